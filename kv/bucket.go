@@ -1,0 +1,254 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weft-fabric/weft/link"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// Headers of NATS that Weft reads or writes.
+const (
+	hdrOperation      = "KV-Operation"
+	hdrRollup         = "Nats-Rollup"
+	hdrTTL            = "Nats-TTL"
+	hdrSchedule       = "Nats-Schedule"
+	hdrScheduleTarget = "Nats-Schedule-Target"
+	hdrScheduleTTL    = "Nats-Schedule-TTL"
+	hdrScheduler      = "Nats-Scheduler"
+	hdrSequence       = "Nats-Sequence"
+	hdrSubject        = "Nats-Subject"
+	hdrTime           = "Nats-Time-Stamp"
+	hdrMarker         = "Nats-Marker-Reason"
+	hdrNumPending     = "Nats-Num-Pending"
+	hdrUpTo           = "Nats-UpTo-Sequence"
+	hdrStatus         = "Status"
+)
+
+// Bucket is one bucket of a realm. Create it with [Directory] or [Contexts].
+type Bucket struct {
+	link      *link.Link
+	realm     subjects.Realm
+	name      subjects.Bucket
+	want      jetstream.StreamConfig
+	keyOf     func(subjects.Subject) (subjects.Key, error)
+	republish func(subjects.Key) subjects.Subject
+
+	mu     sync.Mutex
+	server time.Time // the server's time ...
+	at     time.Time // ... at this local time, whose monotonic part counts
+}
+
+// Directory is the realm's directory bucket.
+func Directory(l *link.Link, r subjects.Realm) *Bucket {
+	return &Bucket{link: l, realm: r, name: r.DirectoryBucket(), want: DirectoryConfig(r, 1), keyOf: r.DirectoryKey, republish: r.DirectoryRepublish}
+}
+
+// Operation is what a write did to its key.
+type Operation uint8
+
+// The operations. A marker that the server wrote for an expired key is a Purge.
+const (
+	Put Operation = iota
+	Delete
+	Purge
+)
+
+// Entry is the newest write of a key.
+type Entry struct {
+	Key   subjects.Key
+	Value []byte
+	Seq   uint64
+	Op    Operation
+	Time  time.Time
+	// Expired marks a Purge that the server wrote for a key that ran out.
+	Expired bool
+	// Scheduler is the key whose schedule wrote this entry, "" for a client's.
+	Scheduler subjects.Key
+}
+
+// Verify checks server version, that the bucket exists, and its options. It
+// also learns the server's time.
+func (b *Bucket) Verify(ctx context.Context) error {
+	if err := b.link.Online(); err != nil {
+		return err
+	}
+	if err := serverVersion(b.link.Conn()); err != nil {
+		return err
+	}
+	info, err := b.info(ctx)
+	if err != nil {
+		return err
+	}
+	if d := differences(info.Config, b.want); len(d) > 0 {
+		return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s`", b.name.Stream(), strings.Join(d, ", "), b.realm)
+	}
+	return nil
+}
+
+// info asks the stream's leader; subjects below a filter are counted if given.
+func (b *Bucket) info(ctx context.Context, filter ...string) (*jetstream.StreamInfo, error) {
+	var info *jetstream.StreamInfo
+	name := b.name.Stream()
+	api := "$JS.API.STREAM.INFO." + name
+	err := b.link.Do(ctx, api, func(ctx context.Context) error {
+		sent := time.Now()
+		s, err := b.link.JetStream().Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		info = s.CachedInfo()
+		b.learn(info.TimeStamp, sent)
+		if len(filter) > 0 {
+			info, err = s.Info(ctx, jetstream.WithSubjectFilter(filter[0]))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, typed(err, name, b.realm)
+	}
+	return info, nil
+}
+
+// learn notes the server's time; half the round trip is its error.
+func (b *Bucket) learn(server, sent time.Time) {
+	if server.IsZero() {
+		return
+	}
+	now := time.Now()
+	b.mu.Lock()
+	b.server, b.at = server.Add(now.Sub(sent)/2), now
+	b.mu.Unlock()
+}
+
+// ServerTime is the server's present time; false before the first contact.
+func (b *Bucket) ServerTime() (time.Time, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.server.IsZero() {
+		return time.Time{}, false
+	}
+	return b.server.Add(time.Since(b.at)), true
+}
+
+// ClockOffset is the machine's wall clock minus the server's.
+func (b *Bucket) ClockOffset() time.Duration {
+	s, ok := b.ServerTime()
+	if !ok {
+		return 0
+	}
+	return time.Now().Round(0).Sub(s.Round(0)) // Round(0): compare wall clocks
+}
+
+// Put writes a value and returns its sequence. A ttl above zero lets the
+// server expire it.
+func (b *Bucket) Put(ctx context.Context, key subjects.Key, value []byte, ttl time.Duration) (uint64, error) {
+	msg := &nats.Msg{Subject: string(b.name.Subject(key)), Data: value, Header: nats.Header{}}
+	if ttl > 0 {
+		msg.Header.Set(hdrTTL, ttl.String())
+	}
+	return b.publish(ctx, msg)
+}
+
+// Purge removes a key and its history and leaves a marker.
+func (b *Bucket) Purge(ctx context.Context, key subjects.Key) error {
+	_, err := b.publish(ctx, &nats.Msg{Subject: string(b.name.Subject(key)), Header: nats.Header{
+		hdrOperation: {"PURGE"}, hdrRollup: {"sub"}, hdrTTL: {markerTTL.String()},
+	}})
+	return err
+}
+
+// Lease writes key so that the server purges target by itself after d, counted
+// in server time, unless the lease is written again before. It is a dead man's
+// switch: whoever stops renewing disappears.
+func (b *Bucket) Lease(ctx context.Context, key, target subjects.Key, d time.Duration) error {
+	now, ok := b.ServerTime()
+	if !ok {
+		if _, err := b.info(ctx); err != nil {
+			return err
+		}
+		now, _ = b.ServerTime()
+	}
+	_, err := b.publish(ctx, &nats.Msg{Subject: string(b.name.Subject(key)), Header: nats.Header{
+		hdrSchedule:       {"@at " + now.Add(d).UTC().Format(time.RFC3339Nano)},
+		hdrScheduleTarget: {string(b.name.Subject(target))},
+		hdrScheduleTTL:    {markerTTL.String()},
+		hdrOperation:      {"PURGE"},
+	}})
+	return err
+}
+
+func (b *Bucket) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
+	var ack *jetstream.PubAck
+	err := b.link.Do(ctx, msg.Subject, func(ctx context.Context) (err error) {
+		ack, err = b.link.JetStream().PublishMsg(ctx, msg, jetstream.WithRetryAttempts(1))
+		return err
+	})
+	if err != nil {
+		return 0, typed(err, b.name.Stream(), b.realm)
+	}
+	return ack.Sequence, nil
+}
+
+// Get reads one key by Direct Get. False means that the answering replica does
+// not have it, which is not proof that it was deleted.
+func (b *Bucket) Get(ctx context.Context, key subjects.Key) (Entry, bool, error) {
+	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(b.name.DirectGetLast(key))})
+	if err != nil {
+		return Entry{}, false, typed(err, b.name.Stream(), b.realm)
+	}
+	switch status := reply.Header.Get(hdrStatus); status {
+	case "":
+	case "404":
+		return Entry{}, false, nil
+	default:
+		return Entry{}, false, fmt.Errorf("kv: get %s: status %s %s", key, status, reply.Header.Get("Description"))
+	}
+	e, err := b.entry(reply)
+	return e, err == nil && e.Op == Put, err
+}
+
+// Follow calls h for each committed write below the filter, in order, at most
+// once; slow is told when writes were missed because h was too slow.
+func (b *Bucket) Follow(ctx context.Context, filter subjects.Key, h func(Entry), slow func(int)) (*nats.Subscription, error) {
+	return b.link.Subscribe(ctx, string(b.republish(filter)), "", func(m *nats.Msg) {
+		if e, err := b.entry(m); err == nil {
+			h(e)
+		}
+	}, slow)
+}
+
+// entry reads a message of the republish subject or of Direct Get.
+func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
+	key, err := b.keyOf(subjects.Subject(m.Header.Get(hdrSubject)))
+	if err != nil {
+		return Entry{}, fmt.Errorf("kv: %w", err)
+	}
+	seq, err := strconv.ParseUint(m.Header.Get(hdrSequence), 10, 64)
+	if err != nil {
+		return Entry{}, fmt.Errorf("kv: %s without a sequence: %w", key, err)
+	}
+	e := Entry{Key: key, Value: m.Data, Seq: seq}
+	e.Time, _ = time.Parse(time.RFC3339Nano, m.Header.Get(hdrTime)) // informative only
+	switch {
+	case m.Header.Get(hdrOperation) == "DEL":
+		e.Op = Delete
+	case m.Header.Get(hdrOperation) == "PURGE" || m.Header.Get(hdrMarker) != "":
+		e.Op, e.Expired = Purge, m.Header.Get(hdrMarker) != ""
+	}
+	if s := m.Header.Get(hdrScheduler); s != "" {
+		if e.Scheduler, err = b.keyOf(subjects.Subject(s)); err != nil {
+			return Entry{}, fmt.Errorf("kv: scheduler of %s: %w", key, err)
+		}
+	}
+	return e, nil
+}

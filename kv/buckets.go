@@ -1,0 +1,167 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	minServer    = "2.12"
+	maxConsumers = 10_000
+	// markerTTL is how long the marker of a purged directory key stays; long
+	// enough for every reader to have taken a snapshot since.
+	markerTTL = 10 * time.Minute
+	dedupe    = 2 * time.Minute
+	revisions = 8
+)
+
+// DirectoryConfig is the stream of a realm's directory bucket: in memory,
+// because every node asserts its own document again.
+func DirectoryConfig(r subjects.Realm, replicas int) jetstream.StreamConfig {
+	c := config(r.DirectoryBucket(), replicas, "weft directory of realm "+string(r))
+	c.Storage = jetstream.MemoryStorage
+	c.MaxMsgsPerSubject = 1
+	c.AllowMsgSchedules = true
+	c.RePublish = &jetstream.RePublish{
+		Source:      string(r.DirectoryBucket().Subject(subjects.NodeKeys())),
+		Destination: string(r.DirectoryRepublish(subjects.NodeKeys())),
+	}
+	return c
+}
+
+// ContextConfig is the stream of a realm's context bucket. Schedules stay off:
+// a schedule's target is not checked against the permissions of its writer.
+func ContextConfig(r subjects.Realm, replicas int) jetstream.StreamConfig {
+	c := config(r.ContextBucket(), replicas, "weft contexts of realm "+string(r))
+	c.Storage = jetstream.FileStorage
+	c.MaxMsgsPerSubject = revisions
+	c.AllowAtomicPublish = true
+	c.RePublish = &jetstream.RePublish{
+		Source:      string(r.ContextBucket().Filter()),
+		Destination: string(r.ContextRepublishFilter()),
+	}
+	return c
+}
+
+func config(b subjects.Bucket, replicas int, about string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:                   b.Stream(),
+		Description:            about,
+		Subjects:               []string{string(b.Filter())},
+		Replicas:               replicas,
+		MaxConsumers:           maxConsumers,
+		Discard:                jetstream.DiscardNew,
+		Duplicates:             dedupe,
+		MaxMsgs:                -1,
+		MaxBytes:               -1,
+		DenyDelete:             true,
+		AllowRollup:            true,
+		AllowDirect:            true,
+		AllowMsgTTL:            true,
+		SubjectDeleteMarkerTTL: markerTTL,
+	}
+}
+
+// Provision makes the buckets of a realm or brings their options up to date.
+// It needs the right to create streams.
+func Provision(ctx context.Context, nc *nats.Conn, r subjects.Realm, replicas int) error {
+	if err := serverVersion(nc); err != nil {
+		return err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("kv: jetstream: %w", err)
+	}
+	for _, c := range []jetstream.StreamConfig{DirectoryConfig(r, replicas), ContextConfig(r, replicas)} {
+		if _, err := js.CreateOrUpdateStream(ctx, c); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) && errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
+				return wire.Errorf(wire.Denied, "these credentials may not create stream %s: provisioning needs admin credentials", c.Name)
+			}
+			return typed(err, c.Name, r)
+		}
+	}
+	return nil
+}
+
+func serverVersion(nc *nats.Conn) error {
+	v := nc.ConnectedServerVersion()
+	if v != "" && olderThan(v, minServer) {
+		return wire.Errorf(wire.Version, "nats-server %s at %s is too old: Weft needs %s or newer (message schedules and atomic batches)", v, nc.ConnectedUrlRedacted(), minServer)
+	}
+	return nil
+}
+
+// olderThan compares major and minor version numbers.
+func olderThan(v, than string) bool {
+	a, b := numbers(v), numbers(than)
+	return a[0] < b[0] || a[0] == b[0] && a[1] < b[1]
+}
+
+func numbers(v string) (n [2]int) {
+	for i, part := range strings.SplitN(strings.TrimPrefix(v, "v"), ".", 3) {
+		if i < len(n) {
+			n[i], _ = strconv.Atoi(part) // a strange version counts as old and is refused
+		}
+	}
+	return n
+}
+
+// differences names the options that are not as Weft needs them. Limits that
+// operators may choose (replicas, bytes, age of duplicates) are theirs.
+func differences(have, want jetstream.StreamConfig) []string {
+	var d []string
+	check := func(name string, have, want any) {
+		if have != want {
+			d = append(d, fmt.Sprintf("%s is %v, must be %v", name, have, want))
+		}
+	}
+	check("allow_direct", have.AllowDirect, want.AllowDirect)
+	check("allow_msg_ttl", have.AllowMsgTTL, want.AllowMsgTTL)
+	check("allow_rollup_hdrs", have.AllowRollup, want.AllowRollup)
+	check("allow_atomic", have.AllowAtomicPublish, want.AllowAtomicPublish)
+	check("allow_msg_schedules", have.AllowMsgSchedules, want.AllowMsgSchedules)
+	check("max_msgs_per_subject", have.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
+	switch {
+	case have.RePublish == nil:
+		d = append(d, "republish is off")
+	default:
+		check("republish source", have.RePublish.Source, want.RePublish.Source)
+		check("republish destination", have.RePublish.Destination, want.RePublish.Destination)
+		check("republish headers_only", have.RePublish.HeadersOnly, false)
+	}
+	if have.MaxConsumers != -1 && have.MaxConsumers < want.MaxConsumers {
+		check("max_consumers", have.MaxConsumers, want.MaxConsumers)
+	}
+	return d
+}
+
+// typed says what to do about an error of the JetStream API.
+func typed(err error, stream string, r subjects.Realm) error {
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return wire.Errorf(wire.Unavailable, "realm %q is not provisioned on this NATS: stream %s is missing; run `weft admin provision %s` with admin credentials", r, stream, r)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
+		errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return wire.Errorf(wire.Unavailable, "JetStream does not answer for stream %s: enable it on the server and for this account (%w)", stream, err)
+	}
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		switch {
+		case api.Code == 503:
+			return wire.Errorf(wire.Unavailable, "stream %s: %w", stream, err)
+		case api.ErrorCode == 10047 || api.ErrorCode == 10023: // storage exceeded, insufficient resources
+			return wire.Errorf(wire.StorageFull, "stream %s: %w", stream, err)
+		}
+	}
+	return fmt.Errorf("kv: stream %s: %w", stream, err)
+}

@@ -1,0 +1,171 @@
+package kv
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	snapshotTries = 3
+	snapshotRetry = 200 * time.Millisecond
+	// snapshotChunk keys are asked for at a time; the server allows 1,024.
+	snapshotChunk = 512
+)
+
+// Snapshot is every key below a filter as of one sequence.
+type Snapshot struct {
+	Entries map[subjects.Key]Entry
+	// UpTo is the stream sequence up to which the snapshot is complete.
+	UpTo uint64
+	// Created tells one creation of the stream from another: a stream that was
+	// made anew starts its sequences again.
+	Created time.Time
+}
+
+// Snapshot reads all keys below filter. It returns only what the leader
+// confirms to be complete; see the package documentation.
+func (b *Bucket) Snapshot(ctx context.Context, filter subjects.Key) (Snapshot, error) {
+	var last error
+	for try := range snapshotTries {
+		if try > 0 {
+			select {
+			case <-time.After(snapshotRetry << try):
+			case <-ctx.Done():
+				return Snapshot{}, last
+			}
+		}
+		s, missing, err := b.snapshot(ctx, filter)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		if missing == "" {
+			return s, nil
+		}
+		last = wire.Errorf(wire.Unavailable, "stream %s: a replica answers with less than the leader has (%s)", b.name.Stream(), missing)
+	}
+	return Snapshot{}, last
+}
+
+// snapshot makes one attempt; missing says why it does not count.
+func (b *Bucket) snapshot(ctx context.Context, filter subjects.Key) (s Snapshot, missing string, err error) {
+	info, err := b.info(ctx, string(b.name.Subject(filter)))
+	if err != nil {
+		return s, "", err
+	}
+	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: info.State.LastSeq, Created: info.Created}
+	keys := slices.Sorted(maps.Keys(info.State.Subjects))
+	for chunk := range slices.Chunk(keys, snapshotChunk) {
+		upTo, err := b.multiLast(ctx, chunk, s.Entries)
+		if err != nil {
+			return s, "", err
+		}
+		if upTo < info.State.LastSeq {
+			return s, "up to sequence " + strconv.FormatUint(upTo, 10) + " of " + strconv.FormatUint(info.State.LastSeq, 10), nil
+		}
+	}
+	if len(s.Entries) < len(keys) {
+		return s, strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(keys)) + " keys", nil
+	}
+	return s, "", nil
+}
+
+type multiLastRequest struct {
+	MultiLast []string `json:"multi_last"`
+	Seq       uint64   `json:"seq,omitempty"`
+	UpTo      uint64   `json:"up_to_seq,omitempty"`
+	Batch     int      `json:"batch"`
+}
+
+// multiLast reads the newest entry of each subject into entries and returns
+// the sequence up to which the answering replica read.
+func (b *Bucket) multiLast(ctx context.Context, subjs []string, entries map[subjects.Key]Entry) (uint64, error) {
+	req := multiLastRequest{MultiLast: subjs, Batch: len(subjs)}
+	for {
+		body, err := json.Marshal(req)
+		if err != nil {
+			return 0, err
+		}
+		last, upTo, pending, err := b.page(ctx, body, entries)
+		if err != nil {
+			return 0, typed(err, b.name.Stream(), b.realm)
+		}
+		if pending == 0 {
+			return upTo, nil
+		}
+		req.Seq, req.UpTo = last+1, upTo
+	}
+}
+
+// page reads one answer of Direct Get up to its end-of-batch message.
+func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key]Entry) (last, upTo, pending uint64, err error) {
+	nc := b.link.Conn()
+	subject := string(b.name.DirectGet())
+	err = b.link.Do(ctx, subject, func(ctx context.Context) error {
+		inbox := nc.NewInbox()
+		sub, err := nc.SubscribeSync(inbox)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is gone
+		if err := nc.PublishMsg(&nats.Msg{Subject: subject, Reply: inbox, Data: body}); err != nil {
+			return err
+		}
+		for {
+			m, err := sub.NextMsgWithContext(ctx)
+			if err != nil {
+				return err
+			}
+			switch status := m.Header.Get(hdrStatus); status {
+			case "204":
+				upTo, _ = strconv.ParseUint(m.Header.Get(hdrUpTo), 10, 64)
+				pending, _ = strconv.ParseUint(m.Header.Get(hdrNumPending), 10, 64)
+				return nil
+			case "404":
+				// Nothing matches on this replica: complete only if the leader
+				// has nothing either, which the caller's key count decides.
+				upTo, pending = ^uint64(0), 0
+				return nil
+			case "503":
+				return nats.ErrNoResponders
+			case "":
+			default:
+				return wire.Errorf(wire.Unavailable, "direct get: status %s %s", status, m.Header.Get("Description"))
+			}
+			e, err := b.entry(m)
+			if err != nil {
+				return err
+			}
+			entries[e.Key] = e
+			last = max(last, e.Seq)
+		}
+	})
+	return last, upTo, pending, err
+}
+
+// Last is the highest sequence of any key below filter, 0 for none: a digest
+// that tells a reader whether it missed a write. The answer may come from a
+// replica that lags.
+func (b *Bucket) Last(ctx context.Context, filter subjects.Key) (uint64, error) {
+	body, err := json.Marshal(map[string]string{"last_by_subj": string(b.name.Subject(filter))})
+	if err != nil {
+		return 0, err
+	}
+	m, err := b.link.Request(ctx, &nats.Msg{Subject: string(b.name.DirectGet()), Data: body})
+	if err != nil {
+		return 0, typed(err, b.name.Stream(), b.realm)
+	}
+	if m.Header.Get(hdrStatus) != "" {
+		return 0, nil
+	}
+	e, err := b.entry(m)
+	return e.Seq, err
+}

@@ -1,0 +1,370 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// ErrNoResponders is what a request gets when nobody listens on its subject.
+// The request was executed nowhere.
+var ErrNoResponders = nats.ErrNoResponders
+
+const (
+	pingInterval   = 3 * time.Second
+	maxPingsOut    = 2
+	connectTimeout = 4 * time.Second
+	reconnectMin   = 50 * time.Millisecond
+	reconnectMax   = 5 * time.Second
+	pendingMsgs    = 1 << 16
+	pendingBytes   = 64 << 20
+)
+
+// Config says where and how to connect.
+type Config struct {
+	// URL is one NATS URL or several, separated by commas. It is ignored where
+	// Options carry an in-process server.
+	URL string
+	// Options are credentials, TLS, or an in-process server.
+	Options []nats.Option
+	// Node names the private inbox prefix.
+	Node subjects.Node
+	// Name is what `nats server report connections` shows.
+	Name string
+	// NoEcho asks the server not to send this connection its own messages.
+	NoEcho bool
+	// Logger receives what no caller can be told; nil discards.
+	Logger *slog.Logger
+	// OnState is called after every change, in order, on the client library's
+	// callback goroutine; it must not block.
+	OnState func(State)
+}
+
+// State is whether the link is usable, since when, and if not, why.
+type State struct {
+	Online bool
+	Since  time.Time
+	// Reason is empty while online.
+	Reason string
+	// Connects counts established connections: it grows with every reconnect.
+	Connects uint64
+}
+
+// Link is one NATS connection. Create it with [Open].
+type Link struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	cfg Config
+	log *slog.Logger
+
+	mu       sync.Mutex
+	state    State
+	inflight map[string]map[*inflight]struct{}
+
+	denied  atomic.Uint64
+	slow    sync.Map // *nats.Subscription -> func(dropped int)
+	closing atomic.Bool
+}
+
+type inflight struct{ cancel context.CancelCauseFunc }
+
+// Open connects. A server that cannot be reached is not an error: the link is
+// then offline and keeps trying. Credentials that the server refuses, and
+// options that cannot work, are errors.
+func Open(ctx context.Context, cfg Config) (*Link, error) {
+	l := &Link{cfg: cfg, log: cfg.Logger, inflight: map[string]map[*inflight]struct{}{}}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.state = State{Since: time.Now(), Reason: "connecting"}
+	opts := append(l.options(), cfg.Options...)
+	// The first attempt is made without retry, because with it the client
+	// library reports refused credentials as "not yet connected".
+	nc, err := nats.Connect(cfg.URL, opts...)
+	switch {
+	case err == nil:
+		l.established(nc)
+	case authError(err):
+		return nil, wire.Errorf(wire.Denied, "%s refuses these credentials (%w): check --creds, --user and --password, or the NATS context", where(cfg), err)
+	case !unreachable(err):
+		return nil, fmt.Errorf("link: connect %s: %w", where(cfg), err)
+	default:
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		l.setState(false, reason(err))
+		nc, err = nats.Connect(cfg.URL, append(opts, nats.RetryOnFailedConnect(true))...)
+		if err != nil {
+			return nil, fmt.Errorf("link: connect %s: %w", where(cfg), err)
+		}
+	}
+	l.nc = nc
+	l.js, err = jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("link: jetstream: %w", err)
+	}
+	return l, nil
+}
+
+func (l *Link) options() []nats.Option {
+	opts := []nats.Option{
+		nats.Name(l.cfg.Name),
+		nats.MaxReconnects(-1),
+		nats.CustomReconnectDelay(delay),
+		nats.ReconnectJitter(0, 0),
+		nats.ReconnectBufSize(-1),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.Timeout(connectTimeout),
+		nats.CustomInboxPrefix(subjects.InboxPrefix(l.cfg.Node)),
+		nats.IgnoreAuthErrorAbort(),
+		nats.ConnectHandler(l.established),
+		nats.ReconnectHandler(l.established),
+		nats.DisconnectErrHandler(l.disconnected),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.setState(false, reason(err)) }),
+		nats.ClosedHandler(func(*nats.Conn) { l.setState(false, "closed") }),
+		nats.ErrorHandler(l.asyncError),
+	}
+	if l.cfg.NoEcho {
+		opts = append(opts, nats.NoEcho())
+	}
+	return opts
+}
+
+// delay is full jitter: any time between the minimum and a bound that doubles.
+func delay(attempts int) time.Duration {
+	bound := reconnectMax
+	if attempts < 7 {
+		bound = min(bound, reconnectMin<<attempts)
+	}
+	return reconnectMin + rand.N(bound)
+}
+
+func (l *Link) established(*nats.Conn) { l.setState(true, "") }
+
+func (l *Link) disconnected(_ *nats.Conn, err error) {
+	why := "disconnected"
+	if err != nil {
+		why = reason(err)
+	}
+	l.setState(false, why)
+}
+
+func (l *Link) setState(online bool, why string) {
+	l.mu.Lock()
+	s := l.state
+	if s.Online != online {
+		s.Since = time.Now()
+	}
+	if online && !s.Online {
+		s.Connects++
+	}
+	changed := s.Online != online || s.Reason != why
+	s.Online, s.Reason = online, why
+	l.state = s
+	l.mu.Unlock()
+	if changed && l.cfg.OnState != nil && !l.closing.Load() {
+		l.cfg.OnState(s)
+	}
+}
+
+var violation = regexp.MustCompile(`Publish to "(\S+)"`)
+
+func (l *Link) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	switch {
+	case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
+		dropped, _ := sub.Dropped()
+		if f, ok := l.slow.Load(sub); ok {
+			f.(func(int))(dropped)
+		}
+		l.log.Warn("subscription too slow, messages dropped", slog.String("subject", sub.Subject), slog.Int("dropped", dropped))
+	case errors.Is(err, nats.ErrPermissionViolation):
+		l.denied.Add(1)
+		m := violation.FindStringSubmatch(err.Error())
+		if m == nil || !l.refuse(m[1], err) {
+			l.log.Warn("denied by NATS permissions", slog.Any("error", err))
+		}
+	default:
+		l.log.Warn("nats", slog.Any("error", err))
+	}
+}
+
+// refuse ends the requests in flight on a subject and says whether any was.
+func (l *Link) refuse(subject string, err error) bool {
+	l.mu.Lock()
+	calls := l.inflight[subject]
+	delete(l.inflight, subject)
+	l.mu.Unlock()
+	for c := range calls {
+		c.cancel(wire.Errorf(wire.Denied, "NATS permissions do not allow publishing to %s: %w", subject, err))
+	}
+	return len(calls) > 0
+}
+
+// Do runs fn, which publishes to subject and waits for an answer. When NATS
+// denies the publish, fn's context is cancelled and Do returns that error.
+// Every other error of the client library is translated by [Typed].
+func (l *Link) Do(ctx context.Context, subject string, fn func(context.Context) error) error {
+	if err := l.Online(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c := &inflight{cancel}
+	l.mu.Lock()
+	if l.inflight[subject] == nil {
+		l.inflight[subject] = map[*inflight]struct{}{}
+	}
+	l.inflight[subject][c] = struct{}{}
+	l.mu.Unlock()
+	err := fn(ctx)
+	l.mu.Lock()
+	if m := l.inflight[subject]; m != nil {
+		delete(m, c)
+		if len(m) == 0 {
+			delete(l.inflight, subject)
+		}
+	}
+	l.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
+		return Typed(cause)
+	}
+	return Typed(err)
+}
+
+// Request sends msg and waits for one reply. The errors are [ErrNoResponders],
+// offline, denied, limit, timeout and canceled.
+func (l *Link) Request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	var reply *nats.Msg
+	err := l.Do(ctx, msg.Subject, func(ctx context.Context) (err error) {
+		reply, err = l.nc.RequestMsgWithContext(ctx, msg)
+		return err
+	})
+	return reply, err
+}
+
+// Publish sends msg. An error means that it was not sent; nil means handed to
+// the connection, nothing more.
+func (l *Link) Publish(msg *nats.Msg) error { return Typed(l.nc.PublishMsg(msg)) }
+
+// PublishBytes is [Link.Publish] for a message without headers.
+func (l *Link) PublishBytes(subject string, data []byte) error {
+	return Typed(l.nc.Publish(subject, data))
+}
+
+// Subscribe calls h for each message, in order, on one goroutine. With a queue
+// name one member of the group gets each message. slow, which may be nil, is
+// told when the client library had to drop messages because h was too slow.
+// The subscription is known to the server when Subscribe returns; one that
+// NATS permissions forbid is [wire.ErrDenied].
+func (l *Link) Subscribe(ctx context.Context, subject, queue string, h nats.MsgHandler, slow func(dropped int)) (*nats.Subscription, error) {
+	sub, err := l.nc.QueueSubscribe(subject, queue, h)
+	if err != nil {
+		return nil, Typed(err)
+	}
+	if err := sub.SetPendingLimits(pendingMsgs, pendingBytes); err != nil {
+		return nil, Typed(err)
+	}
+	if slow != nil {
+		l.slow.Store(sub, slow)
+	}
+	if !l.State().Online {
+		return sub, nil
+	}
+	if err := l.Flush(ctx); err != nil && !errors.Is(err, wire.ErrOffline) {
+		l.Unsubscribe(sub)
+		return nil, err
+	}
+	if last := l.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), fmt.Sprintf("Subscription to %q", subject)) {
+		l.Unsubscribe(sub)
+		return nil, wire.Errorf(wire.Denied, "NATS permissions do not allow subscribing to %s", subject)
+	}
+	return sub, nil
+}
+
+// Unsubscribe ends a subscription made with [Link.Subscribe].
+func (l *Link) Unsubscribe(sub *nats.Subscription) {
+	l.slow.Delete(sub)
+	_ = sub.Unsubscribe() // only fails when it is gone already
+}
+
+// Flush waits until the server has seen everything sent before.
+func (l *Link) Flush(ctx context.Context) error {
+	if err := l.Online(); err != nil {
+		return err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		c, cancel := context.WithTimeout(ctx, 2*pingInterval)
+		defer cancel()
+		ctx = c
+	}
+	return Typed(l.nc.FlushWithContext(ctx))
+}
+
+// Online returns nil, or why the link cannot be used, as [wire.ErrOffline].
+func (l *Link) Online() error {
+	if s := l.State(); !s.Online {
+		return wire.Errorf(wire.Offline, "not connected to NATS since %s: %s", s.Since.UTC().Format(time.TimeOnly), s.Reason)
+	}
+	return nil
+}
+
+// State returns the present state.
+func (l *Link) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}
+
+// Conn is the connection itself, for what a Link does not wrap.
+func (l *Link) Conn() *nats.Conn { return l.nc }
+
+// JetStream is the connection's JetStream API.
+func (l *Link) JetStream() jetstream.JetStream { return l.js }
+
+// MaxPayload is the most that one message may carry, headers included.
+func (l *Link) MaxPayload() int64 {
+	if n := l.nc.MaxPayload(); n > 0 {
+		return n
+	}
+	return 1 << 20
+}
+
+// Denied counts what NATS permissions refused.
+func (l *Link) Denied() uint64 { return l.denied.Load() }
+
+// Close flushes what was published and closes the connection. OnState is not
+// called any more.
+func (l *Link) Close() {
+	l.closing.Store(true)
+	if l.State().Online {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_ = l.nc.FlushWithContext(ctx) // best effort: the connection is going away
+		cancel()
+	}
+	l.nc.Close()
+}
+
+func where(cfg Config) string {
+	if cfg.URL == "" {
+		return "the embedded NATS server"
+	}
+	return cfg.URL
+}

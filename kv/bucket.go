@@ -90,7 +90,7 @@ func (b *Bucket) Verify(ctx context.Context) error {
 		return err
 	}
 	if d := differences(info.Config, b.want); len(d) > 0 {
-		return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s`", b.name.Stream(), strings.Join(d, ", "), b.realm)
+		return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s` (%w)", b.name.Stream(), strings.Join(d, ", "), b.realm, ErrNotProvisioned)
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func (b *Bucket) Verify(ctx context.Context) error {
 func (b *Bucket) info(ctx context.Context, filter ...string) (*jetstream.StreamInfo, error) {
 	var info *jetstream.StreamInfo
 	name := b.name.Stream()
-	api := "$JS.API.STREAM.INFO." + name
+	api := string(b.name.Info())
 	err := b.link.Do(ctx, api, func(ctx context.Context) error {
 		sent := time.Now()
 		s, err := b.link.JetStream().Stream(ctx, name)

@@ -15,6 +15,10 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
+// ErrNotProvisioned is in the chain of errors that only an operator can mend:
+// JetStream is missing, a bucket is missing, or its options are wrong.
+var ErrNotProvisioned = errors.New("not provisioned")
+
 const (
 	minServer    = "2.12"
 	maxConsumers = 10_000
@@ -149,10 +153,11 @@ func differences(have, want jetstream.StreamConfig) []string {
 func typed(err error, stream string, r subjects.Realm) error {
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return wire.Errorf(wire.Unavailable, "realm %q is not provisioned on this NATS: stream %s is missing; run `weft admin provision %s` with admin credentials", r, stream, r)
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
-		errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		return wire.Errorf(wire.Unavailable, "JetStream does not answer for stream %s: enable it on the server and for this account (%w)", stream, err)
+		return wire.Errorf(wire.Unavailable, "realm %q is not provisioned on this NATS: stream %s is missing; run `weft admin provision %s` with admin credentials (%w)", r, stream, r, ErrNotProvisioned)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
+		return wire.Errorf(wire.Unavailable, "JetStream does not answer for stream %s: enable it on the server and for this account (%w: %w)", stream, ErrNotProvisioned, err)
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		return wire.Errorf(wire.Unavailable, "stream %s has no leader or is missing: %w", stream, err)
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) {

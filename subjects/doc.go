@@ -68,9 +68,10 @@
 //	2a2c60fe96afac9151d4bd932fdb45be2c7e175e02b0598426cac15c38511cb4
 //
 // The encoding is reversible and case-preserving, and two names never share a
-// token. A token has one spelling: a decoder refuses =41 (A stands for
-// itself), =2e (lower case) and bytes that are not UTF-8. A hash cannot be
-// taken for an escape, because h is not a hex digit.
+// token; of hashed ones, not short of a 130-bit collision. A token has one
+// spelling: a decoder refuses =41 (A stands for itself), =2e (lower case) and
+// bytes that are not UTF-8. A hash cannot be taken for an escape, because h is
+// not a hex digit.
 //
 // # Subjects
 //
@@ -110,8 +111,9 @@
 //	    hash, Weft-Name holds the whole topic.
 //
 //	weft.<realm>.kv.ctx.<key>    weft.<realm>.kv.dir.<key>
-//	    The server repeats here, once, what is put into the two buckets. Only
-//	    the server publishes. Nodes subscribe for as many keys as they need.
+//	    The server repeats here, at most once, what is put into the two
+//	    buckets. Only the server publishes. Nodes subscribe to the keys that
+//	    they need.
 //
 //	_R.<node>.<anything>
 //	    The replies to a node's requests; _R.<node> is its inbox prefix. A

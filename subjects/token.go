@@ -63,7 +63,7 @@ func MustEncode(name string) Token {
 }
 
 // ParseToken reads a token from the wire. It accepts only what Encode makes:
-// the shortest form of a valid name, or something in the form of a hash.
+// the one spelling of a valid name, or something in the form of a hash.
 func ParseToken(s string) (Token, error) {
 	switch {
 	case s == emptyToken:

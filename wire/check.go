@@ -22,14 +22,30 @@ func Check(data []byte) error {
 
 // CheckFirst checks the first value in data and returns its length. Other
 // bytes may follow it; claimed lengths are held against all of data.
-func CheckFirst(data []byte) (n int, err error) {
+func CheckFirst(data []byte) (n int, err error) { return checkFirst(data, MaxDepth) }
+
+// envelope is how many levels one of the project's own messages may put around
+// a payload that it carries in a field.
+const envelope = 4
+
+// checkMessage is Check for one of the project's own messages: a payload in it
+// keeps its full depth.
+func checkMessage(data []byte) error {
+	n, err := checkFirst(data, MaxDepth+envelope)
+	if err == nil && n < len(data) {
+		return badByte(n, "bytes after the value")
+	}
+	return err
+}
+
+func checkFirst(data []byte, limit int) (n int, err error) {
 	// left is how many values the innermost open container still needs, keys
 	// counted; parents wait on the stack.
 	type open struct {
 		left  uint64
 		isMap bool
 	}
-	var stack [MaxDepth]open
+	var stack [MaxDepth + envelope]open
 	cur := open{left: 1}
 	depth, i := 0, 0
 	for {
@@ -82,8 +98,8 @@ func CheckFirst(data []byte) (n int, err error) {
 			if v > rest {
 				return 0, badByte(i, "a container claims more elements than bytes are left")
 			}
-			if depth == MaxDepth {
-				return 0, badByte(i, "nested deeper than 64")
+			if depth == limit {
+				return 0, badByte(i, "nested too deep")
 			}
 			stack[depth] = cur
 			depth++

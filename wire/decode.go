@@ -273,7 +273,7 @@ func (d *decoder) structure(i int, v reflect.Value) (int, error) {
 }
 
 func (d *decoder) field(i int, v reflect.Value, name string, index []int) (int, error) {
-	f, ok := fieldAt(v, index)
+	f, ok := fieldAt(v, index, d.data[i] != 0xc0)
 	if !ok {
 		return skip(d.data, i), nil
 	}

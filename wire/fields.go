@@ -150,13 +150,13 @@ func hasOption(options, want string) bool {
 	return false
 }
 
-// fieldAt is v.FieldByIndex that makes embedded pointers on the way. It fails
-// where such a pointer is unexported and nil.
-func fieldAt(v reflect.Value, index []int) (reflect.Value, bool) {
+// fieldAt is v.FieldByIndex that, with grow, makes embedded pointers on the
+// way. It fails at a nil one without grow, and at one that is unexported.
+func fieldAt(v reflect.Value, index []int, grow bool) (reflect.Value, bool) {
 	for n, i := range index {
 		if n > 0 && v.Kind() == reflect.Pointer {
 			if v.IsNil() {
-				if !v.CanSet() {
+				if !grow || !v.CanSet() {
 					return v, false
 				}
 				v.Set(reflect.New(v.Type().Elem()))

@@ -34,7 +34,7 @@ const (
 	CallTimeout    = 30 * time.Second
 	MaxCallTimeout = 10 * time.Minute
 	// CallMemory is how long a node remembers a call's id, to refuse it when
-	// it comes twice; MaxCallMemory is how many ids it remembers.
+	// it comes twice; MaxCallMemory is how many ids it remembers, the newest.
 	CallMemory    = MaxCallTimeout
 	MaxCallMemory = 1 << 17
 

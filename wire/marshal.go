@@ -52,7 +52,7 @@ func Marshal(v any) ([]byte, error) { return marshal(v, "") }
 func MarshalSorted(v any) ([]byte, error) {
 	data, err := marshal(v, "")
 	if err == nil {
-		err = Check(data)
+		err = checkMessage(data)
 	}
 	if err != nil {
 		return nil, err
@@ -62,9 +62,11 @@ func MarshalSorted(v any) ([]byte, error) {
 }
 
 // Unmarshal checks data and reads it into v by its msgpack tags, with the
-// number rules of Payload.Decode. Errors are bad-payload.
+// number rules of Payload.Decode. It allows four levels more than Check, so
+// that a message can carry a payload of full depth in a field. Errors are
+// bad-payload.
 func Unmarshal(data []byte, v any) error {
-	if err := Check(data); err != nil {
+	if err := checkMessage(data); err != nil {
 		return err
 	}
 	return decode(data, v, decodeMode{})
@@ -89,7 +91,7 @@ func Canonical(p Payload) ([]byte, error) {
 }
 
 // appendSorted appends the checked value at data[i:] with its map keys sorted
-// and returns where the next value begins. It recurses, at most MaxDepth deep.
+// and returns where the next value begins. It recurses as deep as the check allowed.
 func appendSorted(dst, data []byte, i int) ([]byte, int) {
 	k, v, next := head(data, i)
 	switch k {

@@ -330,3 +330,28 @@ func TestPayloadInsideMsgpack(t *testing.T) {
 		t.Errorf("%v, %v", b, err)
 	}
 }
+
+// A message carries a payload of full depth, and no more.
+func TestMessageDepth(t *testing.T) {
+	type item struct{ Body msgpack.RawMessage }
+	type message struct{ Items []item }
+	full := append(bytes.Repeat([]byte{0x91}, MaxDepth-1), 0x90)
+	for extra, ok := range []bool{true, true, false} {
+		body := append(bytes.Repeat([]byte{0x91}, extra), full...)
+		data, err := Marshal(message{[]item{{body}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m message
+		if err := Unmarshal(data, &m); ok && err != nil || !ok && !errors.Is(err, ErrBadPayload) {
+			t.Errorf("%d more: %v", extra, err)
+		}
+		if extra == 0 && Check(m.Items[0].Body) != nil {
+			t.Error("the payload does not pass by itself")
+		}
+		var raw struct{ Items json.RawMessage }
+		if err := Unmarshal(data, &raw); ok && (err != nil || !json.Valid(raw.Items)) {
+			t.Errorf("as JSON: %s, %v", raw.Items, err)
+		}
+	}
+}

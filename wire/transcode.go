@@ -67,7 +67,7 @@ func walkJSON(dst, src []byte, emit bool) ([]byte, error) {
 		switch r.dec.PeekKind() {
 		case '{', '[':
 			if depth == MaxDepth {
-				return nil, badJSON(r.dec.InputOffset(), errors.New("nested deeper than 64"))
+				return nil, badJSON(r.dec.InputOffset(), errors.New("nested too deep"))
 			}
 			tok, err := r.dec.ReadToken()
 			if err != nil {
@@ -206,7 +206,7 @@ func appendJSON(dst, data []byte, form jsonForm) []byte {
 		n, left uint64 // values, keys counted: all of them and those to come
 		isMap   bool
 	}
-	var stack [MaxDepth + 1]open
+	var stack [1 + MaxDepth + envelope]open
 	stack[0] = open{n: 1, left: 1}
 	depth, i, start := 0, 0, len(dst)
 	for {

@@ -27,7 +27,7 @@ func (d *Directory) asserter(ctx context.Context) {
 				d.mu.RLock()
 				behind := d.acked < d.version
 				d.mu.RUnlock()
-				if behind {
+				if behind || d.stale() {
 					d.touch()
 				}
 			}
@@ -40,6 +40,16 @@ func (d *Directory) asserter(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// stale says whether a manifest must be put again before it expires.
+func (d *Directory) stale() bool {
+	for _, at := range d.stored {
+		if time.Since(at) >= manifestRe {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *Directory) renew(ctx context.Context) error {
@@ -66,6 +76,7 @@ func (d *Directory) assert(ctx context.Context) error {
 		V: wire.DocVersion, Node: string(d.cfg.Self), Boot: d.cfg.Boot, Machine: d.cfg.Machine, Host: d.cfg.Host, User: d.cfg.User,
 		Version: d.cfg.Version, Hidden: d.cfg.Hidden, ClockOffset: d.bucket.ClockOffset().Milliseconds(),
 	}
+	used := make(map[string]time.Time, len(d.stored))
 	for _, a := range self.Apps {
 		ad := wire.AppDoc{Identity: a.Identity}
 		if len(a.Methods) > 0 {
@@ -73,10 +84,12 @@ func (d *Directory) assert(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			used[hash] = d.stored[hash]
 			ad.Manifests = []string{hash}
 		}
 		doc.Apps = append(doc.Apps, ad)
 	}
+	d.stored = used // what is not offered any more may expire
 	data, err := wire.Marshal(doc)
 	if err != nil {
 		return err

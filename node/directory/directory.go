@@ -49,6 +49,9 @@ type Config struct {
 	// OnSync is told after every attempt to read the directory and to assert
 	// this node in it: nil when it succeeded.
 	OnSync func(error)
+	// OnClaim is called once, when the node's id is known to be free and before
+	// its document is written: whoever is found must be reachable.
+	OnClaim func(context.Context) error
 }
 
 // Directory is one realm's directory. Create it with [New] and run [Directory.Run].

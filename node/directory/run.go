@@ -147,6 +147,11 @@ func (d *Directory) read(ctx context.Context, created time.Time) error {
 		if err := d.claim(ctx); err != nil {
 			return err
 		}
+		if d.cfg.OnClaim != nil {
+			if err := d.cfg.OnClaim(ctx); err != nil {
+				return err
+			}
+		}
 		sub, err := d.bucket.Follow(ctx, subjects.NodeKeys(), func(e kv.Entry) {
 			d.post(func() { d.apply(e) })
 		}, func(int) { d.post(d.sync) })

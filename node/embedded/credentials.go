@@ -146,7 +146,7 @@ func readCredentials(file string) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, fmt.Errorf("embedded: credentials: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	// Of the open file: what is checked is what is read.
 	fi, err := f.Stat()
 	if err != nil {
@@ -256,8 +256,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // alive says whether a process of that id exists. Ids are used again, so it is

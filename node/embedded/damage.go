@@ -32,8 +32,8 @@ func (d *damage) Error() string {
 // the rest, or a fresh store, is tried once.
 func (s *Server) open() error {
 	err := s.tryOpen()
-	var d *damage
-	if !errors.As(err, &d) {
+	d, ok := errors.AsType[*damage](err)
+	if !ok {
 		return err
 	}
 	// Never set aside good data for a full disk or a missing right.
@@ -59,7 +59,29 @@ func (s *Server) open() error {
 }
 
 // tryOpen starts nats-server once; its error is a *damage if that is what it is.
+// Whatever comes of it, the streams that were on the disk before still are.
 func (s *Server) tryOpen() error {
+	if err := s.store.guard(s.cfg.Logger); err != nil {
+		return fmt.Errorf("embedded: store %s: %w", s.store.dir, err)
+	}
+	err := s.run()
+	if err != nil {
+		var skipped []string
+		if d, ok := errors.AsType[*damage](err); ok {
+			skipped = d.streams
+		}
+		if rerr := s.store.restore(skipped); rerr != nil { // the guard stays, for the next start
+			return fmt.Errorf("embedded: store %s: %w; restoring it: %w", s.store.dir, err, rerr)
+		}
+	}
+	if uerr := s.store.unguard(); uerr != nil {
+		s.cfg.Logger.Warn("the safety copy of the store was not removed", slog.String("store", s.store.dir), slog.Any("error", uerr))
+	}
+	return err
+}
+
+// run starts nats-server on the store as it is.
+func (s *Server) run() error {
 	onDisk, err := s.store.streams()
 	if err != nil {
 		return err

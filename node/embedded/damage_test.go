@@ -14,52 +14,61 @@ import (
 
 const each = 20 // messages in each of the streams A and B
 
-// TestDamage shows what nats-server makes of each kind of damage to stream A.
-// In every case the server comes up and what lies untouched in B survives,
-// unless the whole store had to be set aside.
+// What becomes of a start on a damaged store.
+const (
+	healthy = "healthy" // nothing set aside
+	part    = "part"    // stream A set aside, B in use
+	whole   = "whole"   // everything set aside
+)
+
+// damages are the kinds of damage, most of them to stream A, and what
+// nats-server and this package make of them.
+var damages = []struct {
+	name   string
+	do     func(t *testing.T, js, stream string) // the JetStream directory, and A's directory in it
+	want   string
+	atMost int // messages left in A if healthy
+	least  int
+}{
+	{"none", func(*testing.T, string, string) {}, healthy, each, each},
+	{"jetstream is a file", func(t *testing.T, js, _ string) { toFile(t, js) }, whole, 0, 0},
+	{"jetstream is a link to itself", func(t *testing.T, js, _ string) { toLink(t, js, js) }, whole, 0, 0},
+	{"jetstream is a link to nowhere", func(t *testing.T, js, _ string) { toLink(t, js, js+".gone/x") }, whole, 0, 0},
+	{"account is a link to nowhere", func(t *testing.T, js, _ string) {
+		toLink(t, filepath.Join(js, "$G"), js+".gone/x")
+	}, whole, 0, 0},
+	{"account is a file", func(t *testing.T, js, _ string) { toFile(t, filepath.Join(js, "$G")) }, whole, 0, 0},
+	{"streams is a file", func(t *testing.T, js, _ string) { toFile(t, filepath.Join(js, "$G", "streams")) }, whole, 0, 0},
+	{"stream is a file", func(t *testing.T, _, st string) { toFile(t, st) }, part, 0, 0},
+	{"no meta.inf", func(t *testing.T, _, st string) { remove(t, st, "meta.inf") }, part, 0, 0},
+	{"empty meta.inf", func(t *testing.T, _, st string) { write(t, nil, st, "meta.inf") }, part, 0, 0},
+	{"flipped meta.inf", func(t *testing.T, _, st string) { flip(t, st, "meta.inf") }, part, 0, 0},
+	{"meta.inf is a directory", func(t *testing.T, _, st string) { toDir(t, st, "meta.inf") }, part, 0, 0},
+	{"no meta.sum", func(t *testing.T, _, st string) { remove(t, st, "meta.sum") }, part, 0, 0},
+	{"garbage meta.sum", func(t *testing.T, _, st string) { write(t, []byte("garbage"), st, "meta.sum") }, part, 0, 0},
+	{"msgs is a file", func(t *testing.T, _, st string) { toFile(t, filepath.Join(st, "msgs")) }, part, 0, 0},
+	{"garbage index.db", func(t *testing.T, _, st string) { write(t, []byte("garbage"), st, "msgs", "index.db") }, healthy, each, each},
+	{"no index.db", func(t *testing.T, _, st string) { remove(t, st, "msgs", "index.db") }, healthy, each, each},
+	{"flipped block", func(t *testing.T, _, st string) {
+		flip(t, st, "msgs", "1.blk")
+		remove(t, st, "msgs", "index.db")
+	}, healthy, each - 1, 0},
+	{"cut block", func(t *testing.T, _, st string) { truncate(t, st, "msgs", "1.blk") }, healthy, each - 1, 0},
+	{"block full of zeros", func(t *testing.T, _, st string) {
+		write(t, make([]byte, 900), st, "msgs", "1.blk")
+		remove(t, st, "msgs", "index.db")
+	}, healthy, 0, 0},
+	{"half created stream", func(t *testing.T, js, _ string) {
+		if err := os.MkdirAll(filepath.Join(js, "$G", "streams", "C", "msgs"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}, healthy, each, each},
+}
+
+// TestDamage: in every case the server comes up, and what lies untouched in B
+// survives unless the whole store had to be set aside.
 func TestDamage(t *testing.T) {
-	const (
-		healthy = "healthy" // nothing set aside
-		part    = "part"    // stream A set aside, B in use
-		whole   = "whole"   // everything set aside
-	)
-	for _, c := range []struct {
-		name   string
-		do     func(t *testing.T, js, stream string) // the JetStream directory, and A's directory in it
-		want   string
-		atMost int // messages left in A if healthy
-		least  int
-	}{
-		{"none", func(*testing.T, string, string) {}, healthy, each, each},
-		{"jetstream is a file", func(t *testing.T, js, _ string) { toFile(t, js) }, whole, 0, 0},
-		{"jetstream is a link to itself", func(t *testing.T, js, _ string) { toLoop(t, js) }, whole, 0, 0},
-		{"account is a file", func(t *testing.T, js, _ string) { toFile(t, filepath.Join(js, "$G")) }, whole, 0, 0},
-		{"streams is a file", func(t *testing.T, js, _ string) { toFile(t, filepath.Join(js, "$G", "streams")) }, whole, 0, 0},
-		{"stream is a file", func(t *testing.T, _, st string) { toFile(t, st) }, part, 0, 0},
-		{"no meta.inf", func(t *testing.T, _, st string) { remove(t, st, "meta.inf") }, part, 0, 0},
-		{"empty meta.inf", func(t *testing.T, _, st string) { write(t, nil, st, "meta.inf") }, part, 0, 0},
-		{"flipped meta.inf", func(t *testing.T, _, st string) { flip(t, st, "meta.inf") }, part, 0, 0},
-		{"meta.inf is a directory", func(t *testing.T, _, st string) { toDir(t, st, "meta.inf") }, part, 0, 0},
-		{"no meta.sum", func(t *testing.T, _, st string) { remove(t, st, "meta.sum") }, part, 0, 0},
-		{"garbage meta.sum", func(t *testing.T, _, st string) { write(t, []byte("garbage"), st, "meta.sum") }, part, 0, 0},
-		{"msgs is a file", func(t *testing.T, _, st string) { toFile(t, filepath.Join(st, "msgs")) }, part, 0, 0},
-		{"garbage index.db", func(t *testing.T, _, st string) { write(t, []byte("garbage"), st, "msgs", "index.db") }, healthy, each, each},
-		{"no index.db", func(t *testing.T, _, st string) { remove(t, st, "msgs", "index.db") }, healthy, each, each},
-		{"flipped block", func(t *testing.T, _, st string) {
-			flip(t, st, "msgs", "1.blk")
-			remove(t, st, "msgs", "index.db")
-		}, healthy, each - 1, 0},
-		{"cut block", func(t *testing.T, _, st string) { truncate(t, st, "msgs", "1.blk") }, healthy, each - 1, 0},
-		{"block full of zeros", func(t *testing.T, _, st string) {
-			write(t, make([]byte, 900), st, "msgs", "1.blk")
-			remove(t, st, "msgs", "index.db")
-		}, healthy, 0, 0},
-		{"half created stream", func(t *testing.T, js, _ string) {
-			if err := os.MkdirAll(filepath.Join(js, "$G", "streams", "C", "msgs"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}, healthy, each, each},
-	} {
+	for _, c := range damages {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := embedded.Config{Store: t.TempDir(), NoSync: true, Holder: "hub"}
 			s := start(t, cfg)
@@ -193,14 +202,14 @@ func toDir(t *testing.T, path ...string) {
 	}
 }
 
-func toLoop(t *testing.T, path string) {
+func toLink(t *testing.T, path, target string) {
 	t.Helper()
 	if runtime.GOOS == "windows" { // links need a privilege there
 		toFile(t, path)
 		return
 	}
 	remove(t, path)
-	if err := os.Symlink(path, path); err != nil {
+	if err := os.Symlink(target, path); err != nil {
 		t.Fatal(err)
 	}
 }

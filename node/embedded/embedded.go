@@ -134,8 +134,8 @@ func (s *Server) options() *server.Options {
 }
 
 // loadCredentials decides the password before the server starts. The file is
-// written by listen only, because of two servers that start at one address at
-// once the one that got the port must own it.
+// written by listen only: of two servers that start at one address at once, the
+// one that got the port must own it.
 func (s *Server) loadCredentials() error {
 	s.creds = Credentials{User: userName, Node: s.cfg.Holder, PID: os.Getpid()}
 	if !s.addr.on() {

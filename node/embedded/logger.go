@@ -103,8 +103,13 @@ func (l *logger) said() string {
 
 // surroundings finds in what nats-server said a condition of the machine, not
 // of the store: setting the store aside for one of these would lose good data.
-// nats-server passes such errors on as text only.
+// nats-server passes such errors on as text only, some in its own words.
 func surroundings(text string) string {
+	for _, own := range []string{"storage directory is not writable", "storage directory not readable"} {
+		if strings.Contains(text, own) {
+			return own
+		}
+	}
 	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EMFILE, syscall.ENFILE} {
 		if strings.Contains(text, e.Error()) {
 			return e.Error()

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -122,20 +121,12 @@ func (s *store) streams() ([]string, error) {
 	for _, e := range entries {
 		// A leading dot marks a stream whose deletion was under way. A
 		// directory without messages is what a crash leaves of a creation.
-		if !strings.HasPrefix(e.Name(), ".") && (!e.IsDir() || s.holdsData(e.Name())) {
+		dir := s.jetstream(account, "streams", e.Name())
+		if !strings.HasPrefix(e.Name(), ".") && (!e.IsDir() || hasMeta(dir) || hasBlocks(dir)) {
 			names = append(names, e.Name())
 		}
 	}
 	return names, nil
-}
-
-// holdsData reports whether a stream's directory has a configuration or a block.
-func (s *store) holdsData(stream string) bool {
-	if _, err := os.Stat(s.jetstream(account, "streams", stream, server.JetStreamMetaFile)); err == nil {
-		return true
-	}
-	blocks, err := os.ReadDir(s.jetstream(account, "streams", stream, "msgs"))
-	return err == nil && slices.ContainsFunc(blocks, func(e fs.DirEntry) bool { return filepath.Ext(e.Name()) == ".blk" })
 }
 
 // close releases the lock, and with it the directory if it is temporary. The

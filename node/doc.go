@@ -1,0 +1,43 @@
+// Package node is a Weft node and its Go API: the process on a desktop that
+// gives apps methods, streams and topics, shared with every other machine of
+// the fabric. (Contexts and channels follow.)
+//
+//	n, err := node.Start(ctx, node.Config{})          // embedded NATS, nothing to install
+//	app, err := n.Join(ctx, node.Identity{Application: "blotter"})
+//	err = node.Handle(ctx, app, node.Method{Name: "Add"}, func(ctx context.Context, in Pair, _ *node.Call) (Sum, error) {
+//		return Sum{in.A + in.B}, nil
+//	})
+//	sum, err := node.Invoke[Sum](ctx, app, "Add", Pair{1, 2})
+//
+// # Parts
+//
+// A [Node] holds one [Realm], which is a connection pair, a directory, the
+// methods and streams (package interop) and the topics (package topics); a
+// second realm is a second instance of all of that. An [App] is one connected
+// application; everything that it registered, subscribed or published ends
+// when it leaves.
+//
+// # Start and stop
+//
+// [Start] opens the embedded server if no other NATS is configured, then the
+// links, then reads the directory, claims the node's id, listens for calls, and
+// only then writes its document, so that whoever finds the node can reach it.
+// It joins the group that answers calls by name when it knows everyone's
+// methods. [Node.Stop] is the mirror: leave that group, end the apps and wait
+// for their handlers, purge the document, close the links, stop the server.
+//
+// # Offline
+//
+// A server that cannot be reached is not an error: the node is then in state
+// offline, says why and since when ([Node.State], [Node.States]), its apps go
+// on with each other, calls to other machines fail at once, and it comes back
+// by itself. Configuration that can never work is an error of Start: refused
+// credentials, a server that is too old, JetStream or a bucket missing, a node
+// id that is taken.
+//
+// All methods are safe for concurrent use. Errors are *wire.Error with a code;
+// compare with errors.Is and wire's sentinels. Limits are in package wire.
+//
+// To test with it: start an embedded server without a listener, give it to
+// several nodes as [Config.Server], all inside one testing/synctest bubble.
+package node

@@ -1,0 +1,365 @@
+package interop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// served finds what a local app registered under a name.
+func (x *Interop) served(id subjects.App, name string) (*app, *method, error) {
+	a, err := x.app(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.mu.Lock()
+	m := a.methods[strings.ToLower(name)]
+	a.mu.Unlock()
+	if m == nil {
+		return nil, nil, wire.Errorf(wire.NoServer, "app %s does not offer %q any more", id, name)
+	}
+	return a, m, nil
+}
+
+// serve runs a handler and returns its outcome, at the latest when ctx ends or
+// the app leaves, even if the handler goes on.
+func (x *Interop) serve(ctx context.Context, a *app, m *method, c *Call) (wire.Payload, error) {
+	if m.handler == nil {
+		return wire.Payload{}, wire.Errorf(wire.NoServer, "%q is a stream: subscribe to it", m.def.Name)
+	}
+	if n := a.serving.Add(1); n > wire.MaxPendingCalls {
+		a.serving.Add(-1)
+		return wire.Payload{}, wire.Errorf(wire.Busy, "calls being served by app %s: the limit is %d (%s)", a.id, wire.MaxPendingCalls, m.def.Name)
+	}
+	x.stats.served.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(a.ctx, func() { cancel(context.Cause(a.ctx)) })
+	type outcome struct {
+		p   wire.Payload
+		err error
+	}
+	done := make(chan outcome, 1)
+	x.wg.Go(func() {
+		defer a.serving.Add(-1)
+		defer cancel(nil)
+		defer stop()
+		p, err := x.handle(ctx, m, c)
+		done <- outcome{p, err}
+	})
+	select {
+	case o := <-done:
+		return o.p, o.err
+	case <-ctx.Done():
+		select {
+		case o := <-done: // both at once: the result counts
+			return o.p, o.err
+		default:
+			return wire.Payload{}, errOf(ctx)
+		}
+	}
+}
+
+// handle calls user code; a panic there is this call's error, not the node's.
+func (x *Interop) handle(ctx context.Context, m *method, c *Call) (p wire.Payload, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			x.log.ErrorContext(ctx, "method handler panicked", slog.String("method", m.def.Name), slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
+			p, err = wire.Payload{}, wire.Errorf(wire.AppError, "the handler of %q panicked: %v", m.def.Name, r)
+		}
+	}()
+	v, err := m.handler(ctx, c)
+	if err != nil {
+		return wire.Payload{}, appError(ctx, err)
+	}
+	if v == nil {
+		return wire.Payload{}, nil
+	}
+	p, err = encode(v)
+	if err != nil {
+		return wire.Payload{}, wire.Errorf(wire.AppError, "the result of %q cannot be sent: %w", m.def.Name, err)
+	}
+	return p, nil
+}
+
+// appError gives a handler's error its code.
+func appError(ctx context.Context, err error) error {
+	var w *wire.Error
+	switch {
+	case errors.As(err, &w):
+		return err
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		return errOf(ctx)
+	}
+	return wire.Errorf(wire.AppError, "%w", err)
+}
+
+// onCall takes a call from another node or a plain NATS client.
+func (x *Interop) onCall(msg *nats.Msg) {
+	if wire.Injected(msg.Header, msg.Data) || msg.Reply == "" {
+		x.refused(msg, "not a call")
+		return
+	}
+	c, err := subjects.ParseCall(msg.Subject)
+	if err != nil {
+		x.refused(msg, err.Error())
+		x.reply(msg, wire.Msgpack, wire.Payload{}, wire.AsError(err))
+		return
+	}
+	format, err := wire.ParseContentType(msg.Header.Get(wire.HeaderContentType))
+	if err != nil {
+		x.reply(msg, wire.Msgpack, wire.Payload{}, err)
+		return
+	}
+	args := wire.Payload{Format: format, Data: msg.Data}
+	if err := x.admit(&args); err != nil {
+		x.reply(msg, format, wire.Payload{}, err)
+		return
+	}
+	token := c.Method
+	if token.Hashed() {
+		if token, err = token.WithName(msg.Header.Get(wire.HeaderName)); err != nil {
+			x.reply(msg, format, wire.Payload{}, wire.Errorf(wire.BadName, "%s: %w", wire.HeaderName, err))
+			return
+		}
+	}
+	name, _ := token.Name()
+	a, m, err := x.served(c.App, name)
+	if err != nil {
+		x.reply(msg, format, wire.Payload{}, err)
+		return
+	}
+	call := &Call{Method: m.def.Name, Args: args, Caller: x.callerOf(c.From, msg.Header), ID: msg.Header.Get(wire.HeaderID), Trace: traceOf(msg.Header)}
+	x.wg.Go(func() { x.answer(msg, format, c.From, a, m, call) })
+}
+
+// admit checks a body from outside before anything decodes it.
+func (x *Interop) admit(p *wire.Payload) error {
+	if len(p.Data) == 0 {
+		*p = wire.Payload{}
+		return nil
+	}
+	err := p.Check()
+	if err != nil {
+		x.stats.refused.Add(1)
+	}
+	return err
+}
+
+// answer serves one call from outside and replies.
+func (x *Interop) answer(msg *nats.Msg, format wire.Format, from subjects.Node, a *app, m *method, call *Call) {
+	timeout, err := deadlineOf(msg.Header)
+	if err != nil {
+		x.reply(msg, format, wire.Payload{}, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(x.ctx, timeout)
+	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if call.ID != "" {
+		if err := x.begin(call.ID, from, stop); err != nil {
+			x.reply(msg, format, wire.Payload{}, err)
+			return
+		}
+		defer x.end(call.ID)
+	} else {
+		call.ID = newID()
+	}
+	p, err := x.serve(ctx, a, m, call)
+	x.reply(msg, format, p, err)
+}
+
+// begin notes a call being served, and refuses an id that it has seen.
+func (x *Interop) begin(id string, from subjects.Node, cancel context.CancelCauseFunc) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if err := x.recent.add(string(from)+"."+id, time.Now()); err != nil {
+		return err
+	}
+	x.serving[id] = &serving{from, cancel}
+	return nil
+}
+
+func (x *Interop) end(id string) {
+	x.mu.Lock()
+	delete(x.serving, id)
+	x.mu.Unlock()
+}
+
+// cancelCall ends a call being served, if its caller says so.
+func (x *Interop) cancelCall(from subjects.Node, id string) {
+	x.mu.Lock()
+	s := x.serving[id]
+	x.mu.Unlock()
+	if s != nil && s.from == from {
+		s.cancel(wire.Errorf(wire.Canceled, "canceled by the caller"))
+	}
+}
+
+// deadlineOf reads how long a call may take.
+func deadlineOf(h nats.Header) (time.Duration, error) {
+	text := h.Get(wire.HeaderDeadline)
+	if text == "" {
+		return wire.CallTimeout, nil
+	}
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || ms <= 0 {
+		return 0, wire.Errorf(wire.BadPayload, "%s must be a number of milliseconds above 0", wire.HeaderDeadline)
+	}
+	if ms > wire.MaxCallTimeout.Milliseconds() {
+		return 0, wire.Errorf(wire.Limit, "%s: %d ms, the limit is %d", wire.HeaderDeadline, ms, wire.MaxCallTimeout.Milliseconds())
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+// callerOf is who calls: an app of the sending node if the directory has it
+// there, otherwise what the subject proves.
+func (x *Interop) callerOf(from subjects.Node, h nats.Header) wire.Identity {
+	if id, err := subjects.ParseApp(h.Get(wire.HeaderApp)); err == nil {
+		if a, ok := x.cfg.Directory.App(id); ok && a.Node == from {
+			return a.Identity
+		}
+	}
+	who := string(from)
+	if f := h.Get(wire.HeaderCaller); f != "" {
+		// A node forwards an ask: it vouches for the caller's token.
+		if c, err := subjects.ParseAsk(string(x.cfg.Realm.AskSubject(subjects.Node(f), subjects.MustEncode("x")))); err == nil {
+			who = string(c.From)
+		}
+	}
+	return wire.Identity{Application: who, Node: who}
+}
+
+func traceOf(h nats.Header) Trace {
+	return Trace{Parent: h.Get(wire.HeaderTraceparent), State: h.Get(wire.HeaderTracestate)}
+}
+
+// reply answers in the form that the call had.
+func (x *Interop) reply(msg *nats.Msg, format wire.Format, p wire.Payload, err error) {
+	if msg.Reply == "" {
+		return
+	}
+	out := &nats.Msg{Subject: msg.Reply, Header: nats.Header{}}
+	if err == nil && !p.IsZero() {
+		if p, err = p.As(format); err == nil {
+			err = wire.CheckSize("result", len(p.Data), x.cfg.Control.MaxPayload())
+		}
+	}
+	if err != nil {
+		e := wire.AsError(err)
+		out.Header[wire.HeaderErrorCode] = []string{string(e.Code)}
+		out.Header[wire.HeaderError] = []string{wire.EncodeHeaderText(e.Message)}
+	} else {
+		out.Data = p.Data
+	}
+	if format == wire.JSON {
+		out.Header[wire.HeaderContentType] = []string{format.ContentType()}
+	}
+	if err := x.route(len(out.Data)).Publish(out); err != nil {
+		x.log.Debug("reply not sent", slog.Any("error", err))
+	}
+}
+
+// refused counts what came in and was not a message of Weft.
+func (x *Interop) refused(msg *nats.Msg, why string) {
+	x.stats.refused.Add(1)
+	x.log.Debug("message refused", slog.String("subject", msg.Subject), slog.String("reason", why))
+}
+
+// onAsk resolves a call by name for a plain NATS client and forwards it.
+func (x *Interop) onAsk(msg *nats.Msg) {
+	if wire.Injected(msg.Header, msg.Data) || msg.Reply == "" {
+		x.refused(msg, "not a call")
+		return
+	}
+	x.wg.Go(func() {
+		format, err := wire.ParseContentType(msg.Header.Get(wire.HeaderContentType))
+		if err != nil {
+			x.reply(msg, wire.Msgpack, wire.Payload{}, err)
+			return
+		}
+		p, err := x.forward(msg, format)
+		x.reply(msg, format, p, err)
+	})
+}
+
+func (x *Interop) forward(msg *nats.Msg, format wire.Format) (wire.Payload, error) {
+	c, err := subjects.ParseAsk(msg.Subject)
+	if err != nil {
+		return wire.Payload{}, wire.AsError(err)
+	}
+	token := c.Method
+	if token.Hashed() {
+		if token, err = token.WithName(msg.Header.Get(wire.HeaderName)); err != nil {
+			return wire.Payload{}, wire.Errorf(wire.BadName, "%s: %w", wire.HeaderName, err)
+		}
+	}
+	name, _ := token.Name()
+	args := wire.Payload{Format: format, Data: msg.Data}
+	if err := x.admit(&args); err != nil {
+		return wire.Payload{}, err
+	}
+	timeout, err := deadlineOf(msg.Header)
+	if err != nil {
+		return wire.Payload{}, err
+	}
+	if id := msg.Header.Get(wire.HeaderID); id != "" {
+		x.mu.Lock()
+		err = x.recent.add("ask."+string(c.From)+"."+id, time.Now())
+		x.mu.Unlock()
+		if err != nil {
+			return wire.Payload{}, err
+		}
+	}
+	o := options{timeout: timeout, trace: traceOf(msg.Header)}
+	servers, err := x.find(x.ctx, name, o, "", false)
+	if err != nil {
+		return wire.Payload{}, err
+	}
+	caller := wire.Identity{Application: string(c.From), Node: string(c.From)}
+	r := x.callBest(x.ctx, servers, &outgoing{caller: caller, forwarded: c.From, method: name, args: args, o: o})
+	return r.Value, r.Err
+}
+
+// callMemory remembers call ids for wire.CallMemory, so that a call that comes
+// twice runs once. Its owner locks.
+type callMemory struct {
+	seen  map[string]struct{}
+	order []remembered
+}
+
+type remembered struct {
+	id string
+	at time.Time
+}
+
+func newCallMemory() callMemory { return callMemory{seen: map[string]struct{}{}} }
+
+func (m *callMemory) add(id string, now time.Time) error {
+	if len(id) > 128 {
+		return wire.Errorf(wire.BadPayload, "%s is too long: use 22 characters", wire.HeaderID)
+	}
+	for len(m.order) > 0 && (len(m.order) >= wire.MaxCallMemory || now.Sub(m.order[0].at) > wire.CallMemory) {
+		delete(m.seen, m.order[0].id)
+		m.order = m.order[1:]
+	}
+	if _, again := m.seen[id]; again {
+		return wire.Errorf(wire.Rejected, "a call with this %s was received before and is not run again", wire.HeaderID)
+	}
+	m.seen[id] = struct{}{}
+	m.order = append(m.order, remembered{id, now})
+	return nil
+}
+
+// String names a call in logs.
+func (c *Call) String() string { return fmt.Sprintf("%s from %s", c.Method, c.Caller.Application) }

@@ -1,0 +1,195 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/node/directory"
+	"github.com/weft-fabric/weft/node/embedded"
+	"github.com/weft-fabric/weft/node/interop"
+	"github.com/weft-fabric/weft/node/topics"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// Names of the parts that users of a node need.
+type (
+	Identity = wire.Identity
+	Method   = wire.Method
+	Payload  = wire.Payload
+	Filter   = wire.Filter
+	Error    = wire.Error
+
+	Info      = directory.Node
+	AppInfo   = directory.App
+	Event     = directory.Event
+	EventKind = directory.Kind
+
+	Call    = interop.Call
+	Handler = interop.Handler
+	Result  = interop.Result
+	Results = interop.Results
+	Target  = interop.Target
+	Option  = interop.Option
+	Trace   = interop.Trace
+
+	Stream              = interop.Stream
+	StreamOptions       = interop.StreamOptions
+	SubscriptionRequest = interop.SubscriptionRequest
+	Subscriber          = interop.Subscriber
+	Subscription        = interop.Subscription
+	StreamEvent         = interop.Event
+
+	TopicSubscription = topics.Subscription
+	TopicEvent        = topics.Event
+)
+
+// The kinds of directory events.
+const (
+	NodeAdded           = directory.NodeAdded
+	NodeRemoved         = directory.NodeRemoved
+	AppAdded            = directory.AppAdded
+	AppRemoved          = directory.AppRemoved
+	ServerMethodAdded   = directory.ServerMethodAdded
+	ServerMethodRemoved = directory.ServerMethodRemoved
+	MethodAdded         = directory.MethodAdded
+	MethodRemoved       = directory.MethodRemoved
+)
+
+// The targets and options of calls and subscriptions; see package interop.
+var (
+	Best     = interop.Best
+	All      = interop.All
+	SkipMine = interop.SkipMine
+)
+
+// Instances selects servers by identity.
+func Instances(filters ...Filter) Target { return interop.Instances(filters...) }
+
+// Timeout is how long to wait for a result.
+func Timeout(d time.Duration) Option { return interop.Timeout(d) }
+
+// Wait is how long to wait for a server to appear.
+func Wait(d time.Duration) Option { return interop.Wait(d) }
+
+// WithTrace passes a W3C trace context on.
+func WithTrace(t Trace) Option { return interop.WithTrace(t) }
+
+// ErrTaken is when another live node has the id.
+var ErrTaken = directory.ErrTaken
+
+// State is whether the fabric can be reached, since when, and if not, why.
+type State struct {
+	Online bool
+	Since  time.Time
+	Reason string
+}
+
+// Node is a running node. Create it with [Start].
+type Node struct {
+	id     identity
+	cfg    Config
+	server *embedded.Server // nil when not hosting
+	realm  *Realm
+	stop   sync.Once
+}
+
+// Start starts a node; ctx bounds the start, not the node's life.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	id, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{id: id, cfg: cfg}
+	nc := cfg.NATS
+	switch {
+	case cfg.Server != nil:
+		nc.Options = append(cfg.Server.ConnectOptions(), nc.Options...)
+	case nc.URL == "":
+		n.server, err = embedded.Start(ctx, embedded.Config{
+			Store: cfg.Store, Listen: cfg.Listen, Credentials: cfg.Credentials, Holder: string(id.node), NoSync: cfg.NoSync, Logger: cfg.Logger,
+		}, func(ctx context.Context, nc *nats.Conn) error { return kv.Provision(ctx, nc, id.realm, 1) })
+		if err != nil {
+			return nil, err
+		}
+		nc.Options = n.server.ConnectOptions()
+	}
+	if n.realm, err = startRealm(ctx, id, nc, cfg); err != nil {
+		if n.server != nil {
+			n.server.Shutdown()
+		}
+		return nil, err
+	}
+	return n, nil
+}
+
+// Stop leaves the fabric and waits until everything has ended. It may be
+// called more than once.
+func (n *Node) Stop() {
+	n.stop.Do(func() {
+		n.realm.stop()
+		if n.server != nil {
+			n.server.Shutdown()
+		}
+	})
+}
+
+// ID is the node's id.
+func (n *Node) ID() subjects.Node { return n.id.node }
+
+// Machine is the machine that the node says it is on.
+func (n *Node) Machine() string { return n.id.machine }
+
+// Realm is the node's realm.
+func (n *Node) Realm() *Realm { return n.realm }
+
+// Embedded is the NATS server that this node hosts, nil if it hosts none.
+func (n *Node) Embedded() *embedded.Server { return n.server }
+
+// Join connects an app in the node's realm; see [Realm.Join].
+func (n *Node) Join(ctx context.Context, id Identity) (*App, error) { return n.realm.Join(ctx, id) }
+
+// State is the state of the node's realm.
+func (n *Node) State() State { return n.realm.State() }
+
+// States yields the present state and then each change, until ctx ends. A slow
+// reader sees the newest.
+func (n *Node) States(ctx context.Context) iter.Seq[State] { return n.realm.States(ctx) }
+
+// Nodes lists the nodes of the realm by id, this one and hidden ones included.
+func (n *Node) Nodes() []*Info { return n.realm.directory.View().Sorted() }
+
+// Watch yields who is there and what they offer, then every change, until ctx
+// ends.
+func (n *Node) Watch(ctx context.Context) iter.Seq[Event] { return n.realm.directory.Watch(ctx) }
+
+// Stats returns the node's counters.
+func (n *Node) Stats() Stats { return n.realm.Stats() }
+
+// Provision makes the buckets of a realm on a cluster, or brings their options
+// up to date. It needs credentials that may create streams.
+func Provision(ctx context.Context, c NATS, realm string, replicas int) error {
+	r, err := subjects.ParseRealm(realm)
+	if err != nil {
+		return wire.Errorf(wire.BadName, "realm: %w", err)
+	}
+	nc, err := nats.Connect(c.URL, append([]nats.Option{nats.Name("weft admin")}, c.Options...)...)
+	if err != nil {
+		if errors.Is(err, nats.ErrAuthorization) {
+			return wire.Errorf(wire.Denied, "%s refuses these credentials", c.URL)
+		}
+		return wire.Errorf(wire.Offline, "%s: %w", c.URL, err)
+	}
+	defer nc.Close()
+	if err := kv.Provision(ctx, nc, r, replicas); err != nil {
+		return fmt.Errorf("provision realm %s: %w", r, err)
+	}
+	return nil
+}

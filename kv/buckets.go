@@ -50,6 +50,7 @@ func ContextConfig(r subjects.Realm, replicas int) jetstream.StreamConfig {
 	c.Storage = jetstream.FileStorage
 	c.MaxMsgsPerSubject = revisions
 	c.AllowAtomicPublish = true
+	c.Discard = jetstream.DiscardNew // a full bucket refuses writes, it does not forget
 	c.RePublish = &jetstream.RePublish{
 		Source:      string(r.ContextBucket().Filter()),
 		Destination: string(r.ContextRepublishFilter()),
@@ -64,7 +65,6 @@ func config(b subjects.Bucket, replicas int, about string) jetstream.StreamConfi
 		Subjects:               []string{string(b.Filter())},
 		Replicas:               replicas,
 		MaxConsumers:           maxConsumers,
-		Discard:                jetstream.DiscardNew,
 		Duplicates:             dedupe,
 		MaxMsgs:                -1,
 		MaxBytes:               -1,

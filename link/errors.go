@@ -46,6 +46,10 @@ func authError(err error) bool {
 // never work.
 func unreachable(err error) bool {
 	var op net.Error
+	var addr *net.AddrError
+	if errors.As(err, &addr) { // such as a port that is no port
+		return false
+	}
 	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) ||
 		errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrStaleConnection) ||
 		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &op) ||

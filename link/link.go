@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"regexp"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,10 +72,17 @@ type Link struct {
 	mu       sync.Mutex
 	state    State
 	inflight map[string]map[*inflight]struct{}
+	// What Subscribe needs to learn of its own violation: the subscriptions
+	// that are being made, the last error that was reported, and a signal.
+	making   map[*making]struct{}
+	reported error
+	news     chan struct{}
 
 	denied  atomic.Uint64
 	slow    sync.Map // *nats.Subscription -> func(dropped int)
 	closing atomic.Bool
+	first   chan struct{} // closed when connected for the first time
+	once    sync.Once
 }
 
 type inflight struct{ cancel context.CancelCauseFunc }
@@ -85,7 +91,7 @@ type inflight struct{ cancel context.CancelCauseFunc }
 // then offline and keeps trying. Credentials that the server refuses, and
 // options that cannot work, are errors.
 func Open(ctx context.Context, cfg Config) (*Link, error) {
-	l := &Link{cfg: cfg, log: cfg.Logger, inflight: map[string]map[*inflight]struct{}{}}
+	l := &Link{cfg: cfg, log: cfg.Logger, inflight: map[string]map[*inflight]struct{}{}, making: map[*making]struct{}{}, news: make(chan struct{}), first: make(chan struct{})}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -96,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Link, error) {
 	nc, err := nats.Connect(cfg.URL, opts...)
 	switch {
 	case err == nil:
-		l.established(nc)
+		<-l.first // all changes of state come from the callback queue, in order
 	case authError(err):
 		return nil, wire.Errorf(wire.Denied, "%s refuses these credentials (%w): check --creds, --user and --password, or the NATS context", where(cfg), err)
 	case !unreachable(err):
@@ -151,10 +157,13 @@ func delay(attempts int) time.Duration {
 	if attempts < 7 {
 		bound = min(bound, reconnectMin<<attempts)
 	}
-	return reconnectMin + rand.N(bound)
+	return min(reconnectMax, reconnectMin+rand.N(bound))
 }
 
-func (l *Link) established(*nats.Conn) { l.setState(true, "") }
+func (l *Link) established(*nats.Conn) {
+	l.setState(true, "")
+	l.once.Do(func() { close(l.first) })
+}
 
 func (l *Link) disconnected(_ *nats.Conn, err error) {
 	why := "disconnected"
@@ -195,7 +204,8 @@ func (l *Link) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	case errors.Is(err, nats.ErrPermissionViolation):
 		l.denied.Add(1)
 		m := violation.FindStringSubmatch(err.Error())
-		if m == nil || !l.refuse(m[1], err) {
+		told := m != nil && l.refuse(m[1], err)
+		if !l.report(err) && !told {
 			l.log.Warn("denied by NATS permissions", slog.Any("error", err))
 		}
 	default:
@@ -267,42 +277,6 @@ func (l *Link) Publish(msg *nats.Msg) error { return Typed(l.nc.PublishMsg(msg))
 // PublishBytes is [Link.Publish] for a message without headers.
 func (l *Link) PublishBytes(subject string, data []byte) error {
 	return Typed(l.nc.Publish(subject, data))
-}
-
-// Subscribe calls h for each message, in order, on one goroutine. With a queue
-// name one member of the group gets each message. slow, which may be nil, is
-// told when the client library had to drop messages because h was too slow.
-// The subscription is known to the server when Subscribe returns; one that
-// NATS permissions forbid is [wire.ErrDenied].
-func (l *Link) Subscribe(ctx context.Context, subject, queue string, h nats.MsgHandler, slow func(dropped int)) (*nats.Subscription, error) {
-	sub, err := l.nc.QueueSubscribe(subject, queue, h)
-	if err != nil {
-		return nil, Typed(err)
-	}
-	if err := sub.SetPendingLimits(pendingMsgs, pendingBytes); err != nil {
-		return nil, Typed(err)
-	}
-	if slow != nil {
-		l.slow.Store(sub, slow)
-	}
-	if !l.State().Online {
-		return sub, nil
-	}
-	if err := l.Flush(ctx); err != nil && !errors.Is(err, wire.ErrOffline) {
-		l.Unsubscribe(sub)
-		return nil, err
-	}
-	if last := l.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), fmt.Sprintf("Subscription to %q", subject)) {
-		l.Unsubscribe(sub)
-		return nil, wire.Errorf(wire.Denied, "NATS permissions do not allow subscribing to %s", subject)
-	}
-	return sub, nil
-}
-
-// Unsubscribe ends a subscription made with [Link.Subscribe].
-func (l *Link) Unsubscribe(sub *nats.Subscription) {
-	l.slow.Delete(sub)
-	_ = sub.Unsubscribe() // only fails when it is gone already
 }
 
 // Flush waits until the server has seen everything sent before.

@@ -45,7 +45,9 @@
 //   - If the result is longer than 96 characters the token is instead =h and
 //     the first 26 characters of the base32 form (RFC 4648, in lower case) of
 //     the SHA-256 of the name. The name itself then travels in the header
-//     Weft-Name; a receiver checks that it gives the same token. Stream data
+//     Weft-Name, spelled like a token but without the length limit (=XX for
+//     every byte that does not stand for itself, "." included); a receiver
+//     checks that it gives the same token. Stream data
 //     has no headers: its receiver subscribed to the token and knows the name.
 //   - A name over 255 bytes, or one that is not valid UTF-8, is refused: the
 //     error is bad-name.

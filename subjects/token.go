@@ -23,6 +23,9 @@ const (
 	emptyToken = "="
 	hashPrefix = "=h"
 	hashDigits = 26
+	// maxEscaped bounds an escaped topic: as many hashed tokens as a subject
+	// has room for, each of the longest name.
+	maxEscaped = MaxSubject / (len(hashPrefix) + hashDigits) * 3 * MaxName
 	upperHex   = "0123456789ABCDEF"
 	lower32    = "abcdefghijklmnopqrstuvwxyz234567"
 )
@@ -110,6 +113,22 @@ func (t Token) WithName(name string) (Token, error) {
 		return Token{}, &BadNameError{name, "not the name of its token"}
 	}
 	return named, nil
+}
+
+// EscapeName is a name as the header Weft-Name carries it: spelled like a
+// token but never hashed, so that no byte is lost in a header.
+func EscapeName(name string) string { return escape(name) }
+
+// UnescapeName reads what EscapeName made.
+func UnescapeName(s string) (string, error) {
+	if len(s) > maxEscaped {
+		return "", &BadNameError{s, "too long for a name"}
+	}
+	name, ok := unescape(nil, s)
+	if !ok {
+		return "", &BadNameError{s, "not an escaped name"}
+	}
+	return string(name), nil
 }
 
 // escape returns s with every byte that is not plain as =XX; "" stays "".

@@ -120,8 +120,10 @@
 //	Weft-App          call, subscribe           id of the calling app, from its node
 //	Weft-Caller       call                      node of the real caller, from the node that forwards
 //	                                            an ask
-//	Weft-Name         any                       the name whose token in the subject is a hash, from
-//	                                            the sender; the receiver verifies it
+//	Weft-Name         any                       the name whose token in the subject is a hash,
+//	                                            spelled as subjects.EscapeName does (=XX for every
+//	                                            byte outside [A-Za-z0-9_-]), from the sender; the
+//	                                            receiver verifies it
 //	Weft-Op           context write             operation id, from the writing node; the Nats-Msg-Id
 //	                                            is this id and the key
 //	Weft-By           context write             writing app and node, from the node

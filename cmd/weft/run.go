@@ -24,8 +24,8 @@ const (
 type grammar struct {
 	Help    helpFlag   `short:"h" help:"Show help."`
 	Config  configFlag `placeholder:"FILE" help:"YAML file whose keys are flag names."`
-	JSON    bool       `name:"json" short:"j" help:"Print one JSON object per line."`
-	Verbose bool       `short:"v" help:"Log more."`
+	JSON    bool       `name:"json" short:"j" negatable:"" help:"Print one JSON object per line."`
+	Verbose bool       `short:"v" negatable:"" help:"Log more."`
 
 	Demo demoCommand `cmd:"" help:"See two machines share one fabric, in this process."`
 	Up   upCommand   `cmd:"" help:"Run a node."`

@@ -37,7 +37,7 @@ type Interop struct {
 	cfg  Config
 	log  *slog.Logger
 	ctx  context.Context // ends with Close
-	stop context.CancelFunc
+	stop context.CancelCauseFunc
 	wg   sync.WaitGroup
 
 	mu      sync.Mutex // guards the maps below; never held across I/O or callbacks
@@ -122,7 +122,7 @@ func New(cfg Config) *Interop {
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
 	}
-	x.ctx, x.stop = context.WithCancel(context.Background())
+	x.ctx, x.stop = context.WithCancelCause(context.Background())
 	ch := make(chan struct{})
 	x.online.Store(&ch)
 	x.wg.Go(x.watch)
@@ -192,7 +192,7 @@ func (x *Interop) Close() {
 	for _, id := range apps {
 		x.Leave(id)
 	}
-	x.stop()
+	x.stop(wire.Errorf(wire.TargetGone, "node %s is stopping", x.cfg.Self))
 	x.mu.Lock()
 	subs := x.subs
 	x.mu.Unlock()

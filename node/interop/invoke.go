@@ -336,7 +336,7 @@ func (x *Interop) callRemote(ctx context.Context, s directory.Server, out *outgo
 		msg.Header[wire.HeaderApp] = []string{out.caller.App}
 	}
 	if token.Hashed() {
-		msg.Header[wire.HeaderName] = []string{wire.EncodeHeaderText(s.Method.Name)}
+		msg.Header[wire.HeaderName] = []string{subjects.EscapeName(s.Method.Name)}
 	}
 	if out.o.trace.Parent != "" {
 		msg.Header[wire.HeaderTraceparent] = []string{wire.EncodeHeaderText(out.o.trace.Parent)}

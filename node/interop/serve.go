@@ -125,14 +125,11 @@ func (x *Interop) onCall(msg *nats.Msg) {
 		x.reply(msg, format, wire.Payload{}, err)
 		return
 	}
-	token := c.Method
-	if token.Hashed() {
-		if token, err = token.WithName(msg.Header.Get(wire.HeaderName)); err != nil {
-			x.reply(msg, format, wire.Payload{}, wire.Errorf(wire.BadName, "%s: %w", wire.HeaderName, err))
-			return
-		}
+	name, err := nameOf(c.Method, msg.Header)
+	if err != nil {
+		x.reply(msg, format, wire.Payload{}, err)
+		return
 	}
-	name, _ := token.Name()
 	a, m, err := x.served(c.App, name)
 	if err != nil {
 		x.reply(msg, format, wire.Payload{}, err)
@@ -140,6 +137,21 @@ func (x *Interop) onCall(msg *nats.Msg) {
 	}
 	call := &Call{Method: m.def.Name, Args: args, Caller: x.callerOf(c.From, msg.Header), ID: msg.Header.Get(wire.HeaderID), Trace: traceOf(msg.Header)}
 	x.wg.Go(func() { x.answer(msg, format, c.From, a, m, call) })
+}
+
+// nameOf is the name of a token; a hash has it in a header.
+func nameOf(token subjects.Token, h nats.Header) (string, error) {
+	if token.Hashed() {
+		name, err := subjects.UnescapeName(h.Get(wire.HeaderName))
+		if err == nil {
+			token, err = token.WithName(name)
+		}
+		if err != nil {
+			return "", wire.Errorf(wire.BadName, "%s: %w", wire.HeaderName, err)
+		}
+	}
+	name, _ := token.Name()
+	return name, nil
 }
 
 // admit checks a body from outside before anything decodes it.
@@ -298,13 +310,10 @@ func (x *Interop) forward(msg *nats.Msg, format wire.Format) (wire.Payload, erro
 	if err != nil {
 		return wire.Payload{}, wire.AsError(err)
 	}
-	token := c.Method
-	if token.Hashed() {
-		if token, err = token.WithName(msg.Header.Get(wire.HeaderName)); err != nil {
-			return wire.Payload{}, wire.Errorf(wire.BadName, "%s: %w", wire.HeaderName, err)
-		}
+	name, err := nameOf(c.Method, msg.Header)
+	if err != nil {
+		return wire.Payload{}, err
 	}
-	name, _ := token.Name()
 	args := wire.Payload{Format: format, Data: msg.Data}
 	if err := x.admit(&args); err != nil {
 		return wire.Payload{}, err

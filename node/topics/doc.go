@@ -56,7 +56,7 @@
 // Headers, each at most once, in one line of UTF-8 without control characters:
 //
 //	Weft-App          the publishing app's id; plain NATS clients have none
-//	Weft-Name         the topic, if a token of it is a hash
+//	Weft-Name         the escaped topic, if a token of it is a hash
 //	Weft-Routing-Key  the routing key, 1 to 255 bytes without white space at
 //	                  either end; absent for none
 //	Weft-Target       the target as a JSON object of strings, at most 4 KiB;
@@ -82,7 +82,7 @@
 // the first publish on a subject, per connection, is flushed and waits up to a
 // second for that error; denied subjects are then refused without sending for
 // 30 s. Whenever the link counts a new denial, subjects that were in order are
-// tried again. A subscription that is denied is an error of [Topics.Subscribe];
+// asked about again. A subscription that is denied is an error of [Topics.Subscribe];
 // one that was made while offline and is denied on the reconnect works between
 // the apps of this node, and the link logs the denial.
 //

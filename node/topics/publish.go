@@ -58,10 +58,7 @@ func (t *Topics) message(from wire.Identity, topic string, value wire.Payload, o
 	if parsed, err := subjects.ParseTopic(msg.Subject); err != nil {
 		return nil, badName("topic", err)
 	} else if !parsed.NameKnown {
-		if !passesHeader(topic) {
-			return nil, wire.Errorf(wire.BadName, "topic %.64q...: one with a token over %d characters must be free of control characters and of white space at either end", topic, subjects.MaxToken)
-		}
-		msg.Header.Set(wire.HeaderName, topic)
+		msg.Header.Set(wire.HeaderName, subjects.EscapeName(topic))
 	}
 	if err := checkKey(o.key); err != nil {
 		return nil, err
@@ -142,6 +139,14 @@ func (t *Topics) send(ctx context.Context, topic string, msg *nats.Msg) error {
 // arrived. Without news in time the message counts as sent.
 func (t *Topics) probe(ctx context.Context, msg *nats.Msg) error {
 	data, conn := t.cfg.Data, t.cfg.Data.Conn()
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	select {
+	case t.asking <- struct{}{}:
+		defer func() { <-t.asking }()
+	case <-ctx.Done():
+		return data.Publish(msg)
+	}
 	connects := data.State().Connects
 	before := conn.LastError()
 	sent := false
@@ -150,8 +155,6 @@ func (t *Topics) probe(ctx context.Context, msg *nats.Msg) error {
 			return err
 		}
 		sent = true
-		ctx, cancel := context.WithTimeout(ctx, probeTime)
-		defer cancel()
 		return conn.FlushWithContext(ctx)
 	})
 	// The link learns of a denial on another goroutine, perhaps after the

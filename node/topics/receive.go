@@ -89,7 +89,10 @@ func (t *Topics) read(msg *nats.Msg) (*Event, wire.Filter, error) {
 	}
 	topic, err := subjects.ParseTopic(msg.Subject)
 	if err == nil && !topic.NameKnown {
-		topic, err = topic.WithName(msg.Header.Get(wire.HeaderName))
+		var name string
+		if name, err = subjects.UnescapeName(msg.Header.Get(wire.HeaderName)); err == nil {
+			topic, err = topic.WithName(name)
+		}
 	}
 	if err != nil {
 		return nil, nil, err

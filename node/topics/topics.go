@@ -33,6 +33,9 @@ type Topics struct {
 	cfg     Config
 	log     *slog.Logger
 	permits permits
+	// asking holds one token: who asks NATS for a permission. One at a time,
+	// because the connection keeps its last error only.
+	asking chan struct{}
 
 	// mu is taken before a Subscription's and never held across I/O or a
 	// callback. Messages are put into queues under its read side.
@@ -49,10 +52,9 @@ type Topics struct {
 // interest is what this node has in one pattern. Its fields but the first
 // ones, which never change, are guarded by Topics.mu.
 type interest struct {
-	pattern   string
-	filter    subjects.Subject
-	wild      bool
-	attaching chan struct{} // holds one token: who subscribes on NATS
+	pattern string
+	filter  subjects.Subject
+	wild    bool
 
 	subs map[*Subscription]struct{}
 	sub  *nats.Subscription // nil until attached
@@ -75,7 +77,7 @@ type Stats struct {
 // New makes the pub/sub of a node. The link may be offline.
 func New(cfg Config) *Topics {
 	t := &Topics{
-		cfg: cfg, log: cfg.Logger, offline: cfg.Data.Online() != nil,
+		cfg: cfg, log: cfg.Logger, offline: cfg.Data.Online() != nil, asking: make(chan struct{}, 1),
 		interests: map[string]*interest{}, wild: map[*interest]struct{}{},
 		apps: map[subjects.App]map[*Subscription]struct{}{},
 	}
@@ -141,7 +143,7 @@ func (t *Topics) join(s *Subscription, pattern string, filter subjects.Subject) 
 	if it == nil {
 		it = &interest{
 			pattern: pattern, filter: filter, wild: hasWildcard(pattern),
-			attaching: make(chan struct{}, 1), subs: map[*Subscription]struct{}{},
+			subs: map[*Subscription]struct{}{},
 		}
 		t.interests[pattern] = it
 		if it.wild {
@@ -156,16 +158,21 @@ func (t *Topics) join(s *Subscription, pattern string, filter subjects.Subject) 
 // attach subscribes on NATS for the first subscription of a pattern; the
 // others wait until that is known to be allowed.
 func (t *Topics) attach(ctx context.Context, it *interest) error {
+	settled := func() bool {
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		return it.sub != nil || it.gone
+	}
+	if settled() {
+		return nil
+	}
 	select {
-	case it.attaching <- struct{}{}:
-		defer func() { <-it.attaching }()
+	case t.asking <- struct{}{}:
+		defer func() { <-t.asking }()
 	case <-ctx.Done():
 		return wire.AsError(ctx.Err())
 	}
-	t.mu.RLock()
-	done := it.sub != nil || it.gone
-	t.mu.RUnlock()
-	if done {
+	if settled() { // by the one before
 		return nil
 	}
 	f := &feed{topics: t, interest: it}

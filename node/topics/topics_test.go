@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weft-fabric/weft/node/topics"
@@ -101,11 +102,12 @@ func TestPatterns(t *testing.T) {
 		h := start(t)
 		a, b := h.join(t, "a", nil), h.join(t, "b", nil)
 		for _, c := range tests {
-			for where, s := range map[string]*topics.Subscription{
+			subs := map[string]*topics.Subscription{
 				"here": subscribe(t, a, chart, c.pattern), "elsewhere": subscribe(t, b, ticket, c.pattern),
-			} {
-				for i, topic := range append(c.yes, c.no...) {
-					publish(t, a, blotter, topic, "v")
+			}
+			for i, topic := range append(c.yes, c.no...) {
+				publish(t, a, blotter, topic, "v")
+				for where, s := range subs {
 					evs := queued(s)
 					if got, want := len(evs), i < len(c.yes); got > 1 || (got == 1) != want {
 						t.Errorf("%s: %q got %d messages of %q", where, c.pattern, got, topic)
@@ -114,6 +116,8 @@ func TestPatterns(t *testing.T) {
 						t.Errorf("%s: topic %q, want %q", where, evs[0].Topic, topic)
 					}
 				}
+			}
+			for _, s := range subs {
 				s.Close()
 			}
 		}
@@ -132,6 +136,7 @@ func TestOverlappingPatternsDeliverOnce(t *testing.T) {
 			subs = append(subs, subscribe(t, a, chart, pattern), subscribe(t, b, ticket, pattern))
 		}
 		publish(t, a, blotter, "a.b", "1")
+		synctest.Wait() // two publishers have no order between them
 		publish(t, b, ticket, "a.b", "2")
 		for _, s := range subs {
 			want(t, s, "1", "2")
@@ -199,9 +204,9 @@ func TestTargetAndFrom(t *testing.T) {
 			publish(t, a, blotter, "y", "blotter")
 			publish(t, a, chart, "y", "chart")
 			publish(t, b, ticket, "y", "ticket")
-			synctestOrder := queued(ann)
-			if got := texts(t, synctestOrder); len(got) != 2 {
-				t.Errorf("ann's: %q", got)
+			anns := texts(t, queued(ann))
+			if len(anns) != 2 {
+				t.Errorf("ann: %q", anns)
 			}
 			want(t, seven, "blotter")
 			want(t, bob, "ticket")
@@ -209,11 +214,10 @@ func TestTargetAndFrom(t *testing.T) {
 	})
 }
 
-// Two messages of different publishers have no order, but what is wrong with
-// one must not become visible: errors are typed, and nobody got the message.
+// Errors are typed, and nobody got the message.
 func TestRefusedArguments(t *testing.T) {
 	ok := wire.Payload{Data: []byte{1}}
-	tall := strings.Repeat("x.", 500) + "x"
+	tall := strings.Repeat("x.", 510) + "x"
 	tests := map[string]struct {
 		from  wire.Identity
 		topic string
@@ -225,7 +229,6 @@ func TestRefusedArguments(t *testing.T) {
 		"bad UTF-8":        {blotter, "x.\xff", ok, nil, wire.ErrBadName},
 		"long token":       {blotter, strings.Repeat("x", 256), ok, nil, wire.ErrBadName},
 		"long topic":       {blotter, tall, ok, nil, wire.ErrBadName},
-		"unsendable name":  {blotter, strings.Repeat("x", 100) + "\n", ok, nil, wire.ErrBadName},
 		"key with newline": {blotter, "x", ok, []topics.PublishOption{topics.RoutingKey("a\nb")}, wire.ErrBadName},
 		"key with space":   {blotter, "x", ok, []topics.PublishOption{topics.RoutingKey(" a")}, wire.ErrBadName},
 		"long key":         {blotter, "x", ok, []topics.PublishOption{topics.RoutingKey(strings.Repeat("k", 256))}, wire.ErrBadName},
@@ -271,7 +274,7 @@ func TestRefusedArguments(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Errorf("subscribe, %s: got %v, want %v", name, err, c.want)
 			}
-			if c.want == wire.ErrBadName && c.app.App != "" && c.opt == nil && !errors.Is(err, subjects.ErrBadName) {
+			if c.opt == nil && !errors.Is(err, subjects.ErrBadName) {
 				t.Errorf("subscribe, %s: the cause is lost", name)
 			}
 		}
@@ -286,7 +289,7 @@ func TestLargestMessage(t *testing.T) {
 		h := start(t)
 		a, b := h.join(t, "a", nil), h.join(t, "b", nil)
 		s := subscribe(t, b, ticket, ">")
-		topic := strings.TrimSuffix(strings.Repeat(strings.Repeat("x", 255)+".", 33), ".")
+		topic := strings.TrimSuffix(strings.Repeat(strings.Repeat("x", 253)+"\r\n.", 33), ".")
 		publish(t, a, blotter, topic, make([]byte, 8<<20-wire.PayloadReserve-5), topics.RoutingKey(strings.Repeat("k", 255)),
 			topics.Target(wire.Filter{"user": "bob"}))
 		if evs := queued(s); len(evs) != 1 || evs[0].Topic != topic {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,6 +19,7 @@ import (
 
 // Headers of NATS that Weft reads or writes.
 const (
+	hdrExpected       = "Nats-Expected-Last-Subject-Sequence"
 	hdrOperation      = "KV-Operation"
 	hdrRollup         = "Nats-Rollup"
 	hdrTTL            = "Nats-TTL"
@@ -34,6 +36,9 @@ const (
 	hdrStatus         = "Status"
 )
 
+// timeValid is how long the server's time is carried on before it is asked again.
+const timeValid = time.Minute
+
 // Bucket is one bucket of a realm. Create it with [Directory] or [Contexts].
 type Bucket struct {
 	link      *link.Link
@@ -42,10 +47,12 @@ type Bucket struct {
 	want      jetstream.StreamConfig
 	keyOf     func(subjects.Subject) (subjects.Key, error)
 	republish func(subjects.Key) subjects.Subject
+	foreign   atomic.Uint64
 
 	mu     sync.Mutex
 	server time.Time // the server's time ...
 	at     time.Time // ... at this local time, whose monotonic part counts
+	forgot bool      // the next lease asks again
 }
 
 // Directory is the realm's directory bucket.
@@ -126,7 +133,7 @@ func (b *Bucket) learn(server, sent time.Time) {
 	}
 	now := time.Now()
 	b.mu.Lock()
-	b.server, b.at = server.Add(now.Sub(sent)/2), now
+	b.server, b.at, b.forgot = server.Add(now.Sub(sent)/2), now, false
 	b.mu.Unlock()
 }
 
@@ -138,6 +145,29 @@ func (b *Bucket) ServerTime() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return b.server.Add(time.Since(b.at)), true
+}
+
+// ForgetTime makes the next lease ask for the server's time again: the server's
+// clock was set, or this machine slept.
+func (b *Bucket) ForgetTime() {
+	b.mu.Lock()
+	b.forgot = true
+	b.mu.Unlock()
+}
+
+// leaseTime is the server's time as of not long ago: clocks drift, and a server's
+// clock can be set.
+func (b *Bucket) leaseTime(ctx context.Context) (time.Time, error) {
+	b.mu.Lock()
+	old := b.forgot || b.server.IsZero() || time.Since(b.at) > timeValid
+	b.mu.Unlock()
+	if old {
+		if _, err := b.info(ctx); err != nil {
+			return time.Time{}, err
+		}
+	}
+	now, _ := b.ServerTime()
+	return now, nil
 }
 
 // ClockOffset is the machine's wall clock minus the server's.
@@ -159,6 +189,14 @@ func (b *Bucket) Put(ctx context.Context, key subjects.Key, value []byte, ttl ti
 	return b.publish(ctx, msg)
 }
 
+// PutIf is [Bucket.Put] if the key's newest sequence is still last, 0 for a
+// key that was never written; otherwise the error is [wire.ErrBadRevision].
+func (b *Bucket) PutIf(ctx context.Context, key subjects.Key, value []byte, last uint64) (uint64, error) {
+	msg := &nats.Msg{Subject: string(b.name.Subject(key)), Data: value, Header: nats.Header{}}
+	msg.Header.Set(hdrExpected, strconv.FormatUint(last, 10))
+	return b.publish(ctx, msg)
+}
+
 // Purge removes a key and its history and leaves a marker.
 func (b *Bucket) Purge(ctx context.Context, key subjects.Key) error {
 	_, err := b.publish(ctx, &nats.Msg{Subject: string(b.name.Subject(key)), Header: nats.Header{
@@ -171,14 +209,11 @@ func (b *Bucket) Purge(ctx context.Context, key subjects.Key) error {
 // in server time, unless the lease is written again before. It is a dead man's
 // switch: whoever stops renewing disappears.
 func (b *Bucket) Lease(ctx context.Context, key, target subjects.Key, d time.Duration) error {
-	now, ok := b.ServerTime()
-	if !ok {
-		if _, err := b.info(ctx); err != nil {
-			return err
-		}
-		now, _ = b.ServerTime()
+	now, err := b.leaseTime(ctx)
+	if err != nil {
+		return err
 	}
-	_, err := b.publish(ctx, &nats.Msg{Subject: string(b.name.Subject(key)), Header: nats.Header{
+	_, err = b.publish(ctx, &nats.Msg{Subject: string(b.name.Subject(key)), Header: nats.Header{
 		hdrSchedule:       {"@at " + now.Add(d).UTC().Format(time.RFC3339Nano)},
 		hdrScheduleTarget: {string(b.name.Subject(target))},
 		hdrScheduleTTL:    {markerTTL.String()},
@@ -199,56 +234,71 @@ func (b *Bucket) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
 	return ack.Sequence, nil
 }
 
-// Get reads one key by Direct Get. False means that the answering replica does
-// not have it, which is not proof that it was deleted.
-func (b *Bucket) Get(ctx context.Context, key subjects.Key) (Entry, bool, error) {
-	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(b.name.DirectGetLast(key))})
-	if err != nil {
-		return Entry{}, false, typed(err, b.name.Stream(), b.realm)
-	}
-	switch status := reply.Header.Get(hdrStatus); status {
-	case "":
-	case "404":
-		return Entry{}, false, nil
-	default:
-		return Entry{}, false, fmt.Errorf("kv: get %s: status %s %s", key, status, reply.Header.Get("Description"))
-	}
-	e, err := b.entry(reply)
-	return e, err == nil && e.Op == Put, err
+// Get reads one key by Direct Get. False means that the answering replica has
+// no value for it, which is not proof that it was deleted; the entry is then the
+// marker that says so, or empty.
+func (b *Bucket) Get(ctx context.Context, key subjects.Key) (e Entry, ok bool, err error) {
+	err = b.direct(ctx, string(b.name.DirectGetLast(key)), nil, 1, func(m *nats.Msg) (bool, error) {
+		if status(m) == "404" {
+			return true, nil
+		}
+		e, err = b.answer(m)
+		return true, err
+	})
+	return e, err == nil && e.Key == key && e.Op == Put, err
 }
 
 // Follow calls h for each committed write below the filter, in order, at most
 // once; slow is told when writes were missed because h was too slow.
 func (b *Bucket) Follow(ctx context.Context, filter subjects.Key, h func(Entry), slow func(int)) (*nats.Subscription, error) {
 	return b.link.Subscribe(ctx, string(b.republish(filter)), "", func(m *nats.Msg) {
-		if e, err := b.entry(m); err == nil {
-			h(e)
+		e, err := b.entry(m)
+		// Only the server publishes here, but a reader can make it do so: a
+		// Direct Get with this subject as its reply repeats any stored entry.
+		if err != nil || string(b.republish(e.Key)) != m.Subject {
+			b.foreign.Add(1)
+			return
 		}
+		h(e)
 	}, slow)
 }
 
+// Foreign counts messages where followers listen that are not the server's
+// republished writes; they are ignored.
+func (b *Bucket) Foreign() uint64 { return b.foreign.Load() }
+
 // entry reads a message of the republish subject or of Direct Get.
 func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
-	key, err := b.keyOf(subjects.Subject(m.Header.Get(hdrSubject)))
+	key, err := b.keyOf(subjects.Subject(last(m, hdrSubject)))
 	if err != nil {
 		return Entry{}, fmt.Errorf("kv: %w", err)
 	}
-	seq, err := strconv.ParseUint(m.Header.Get(hdrSequence), 10, 64)
+	seq, err := strconv.ParseUint(last(m, hdrSequence), 10, 64)
 	if err != nil {
 		return Entry{}, fmt.Errorf("kv: %s without a sequence: %w", key, err)
 	}
 	e := Entry{Key: key, Value: m.Data, Seq: seq}
-	e.Time, _ = time.Parse(time.RFC3339Nano, m.Header.Get(hdrTime)) // informative only
+	e.Time, _ = time.Parse(time.RFC3339Nano, last(m, hdrTime)) // informative only
 	switch {
 	case m.Header.Get(hdrOperation) == "DEL":
 		e.Op = Delete
 	case m.Header.Get(hdrOperation) == "PURGE" || m.Header.Get(hdrMarker) != "":
 		e.Op, e.Expired = Purge, m.Header.Get(hdrMarker) != ""
 	}
-	if s := m.Header.Get(hdrScheduler); s != "" {
+	if s := last(m, hdrScheduler); s != "" {
 		if e.Scheduler, err = b.keyOf(subjects.Subject(s)); err != nil {
 			return Entry{}, fmt.Errorf("kv: scheduler of %s: %w", key, err)
 		}
 	}
 	return e, nil
+}
+
+// last is the value that the server gave a header: it adds its own behind what
+// the writer may have put there.
+func last(m *nats.Msg, header string) string {
+	v := m.Header.Values(header)
+	if len(v) == 0 {
+		return ""
+	}
+	return v[len(v)-1]
 }

@@ -77,7 +77,8 @@ func config(b subjects.Bucket, replicas int, about string) jetstream.StreamConfi
 }
 
 // Provision makes the buckets of a realm or brings their options up to date.
-// It needs the right to create streams.
+// What Weft has no opinion on stays as an operator has set it: sizes, placement,
+// the age of duplicates, metadata. It needs the right to create streams.
 func Provision(ctx context.Context, nc *nats.Conn, r subjects.Realm, replicas int) error {
 	if err := serverVersion(nc); err != nil {
 		return err
@@ -87,7 +88,7 @@ func Provision(ctx context.Context, nc *nats.Conn, r subjects.Realm, replicas in
 		return fmt.Errorf("kv: jetstream: %w", err)
 	}
 	for _, c := range []jetstream.StreamConfig{DirectoryConfig(r, replicas), ContextConfig(r, replicas)} {
-		if _, err := js.CreateOrUpdateStream(ctx, c); err != nil {
+		if err := provision(ctx, js, c); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) && errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
 				return wire.Errorf(wire.Denied, "these credentials may not create stream %s: provisioning needs admin credentials", c.Name)
 			}
@@ -95,6 +96,36 @@ func Provision(ctx context.Context, nc *nats.Conn, r subjects.Realm, replicas in
 		}
 	}
 	return nil
+}
+
+func provision(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	s, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = js.CreateStream(ctx, want)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	have := s.CachedInfo().Config
+	if have.Storage != want.Storage {
+		return wire.Errorf(wire.Unavailable, "stream %s has %s storage, must be %s, which cannot be changed: delete it with `nats stream rm %s` and provision again (%w)",
+			want.Name, have.Storage, want.Storage, want.Name, ErrNotProvisioned)
+	}
+	_, err = js.UpdateStream(ctx, merge(have, want))
+	return err
+}
+
+// merge is the stream as the operator has it, with the options that Weft needs.
+func merge(have, want jetstream.StreamConfig) jetstream.StreamConfig {
+	c := have
+	c.Description, c.Subjects, c.Replicas, c.Retention = want.Description, want.Subjects, want.Replicas, want.Retention
+	c.MaxMsgsPerSubject, c.MaxMsgs, c.MaxAge, c.Discard, c.DiscardNewPerSubject = want.MaxMsgsPerSubject, want.MaxMsgs, want.MaxAge, want.Discard, want.DiscardNewPerSubject
+	c.DenyDelete, c.DenyPurge, c.AllowRollup, c.AllowDirect = want.DenyDelete, want.DenyPurge, want.AllowRollup, want.AllowDirect
+	c.AllowMsgTTL, c.AllowMsgSchedules, c.AllowAtomicPublish = want.AllowMsgTTL, want.AllowMsgSchedules, want.AllowAtomicPublish
+	c.SubjectDeleteMarkerTTL, c.RePublish = want.SubjectDeleteMarkerTTL, want.RePublish
+	c.MaxConsumers = max(have.MaxConsumers, want.MaxConsumers)
+	return c
 }
 
 func serverVersion(nc *nats.Conn) error {
@@ -129,6 +160,13 @@ func differences(have, want jetstream.StreamConfig) []string {
 			d = append(d, fmt.Sprintf("%s is %v, must be %v", name, have, want))
 		}
 	}
+	check("storage", have.Storage, want.Storage)
+	check("retention", have.Retention, want.Retention)
+	check("subjects", strings.Join(have.Subjects, " "), strings.Join(want.Subjects, " "))
+	check("max_age", have.MaxAge, want.MaxAge)
+	check("max_msgs", have.MaxMsgs, want.MaxMsgs)
+	check("discard", have.Discard, want.Discard)
+	check("deny_purge", have.DenyPurge, want.DenyPurge)
 	check("allow_direct", have.AllowDirect, want.AllowDirect)
 	check("allow_msg_ttl", have.AllowMsgTTL, want.AllowMsgTTL)
 	check("allow_rollup_hdrs", have.AllowRollup, want.AllowRollup)
@@ -151,7 +189,10 @@ func differences(have, want jetstream.StreamConfig) []string {
 
 // typed says what to do about an error of the JetStream API.
 func typed(err error, stream string, r subjects.Realm) error {
+	var w *wire.Error
 	switch {
+	case errors.As(err, &w) && w.Code == wire.Unavailable:
+		return err // it names the stream
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return wire.Errorf(wire.Unavailable, "realm %q is not provisioned on this NATS: stream %s is missing; run `weft admin provision %s` with admin credentials (%w)", r, stream, r, ErrNotProvisioned)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
@@ -162,10 +203,12 @@ func typed(err error, stream string, r subjects.Realm) error {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch {
+		case api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164: // the same, without the number
+			return wire.Errorf(wire.BadRevision, "stream %s: %w", stream, err)
+		case api.ErrorCode == 10047 || api.ErrorCode == 10023 || api.ErrorCode == 10077: // storage, resources, stream limits
+			return wire.Errorf(wire.StorageFull, "stream %s: %w", stream, err)
 		case api.Code == 503:
 			return wire.Errorf(wire.Unavailable, "stream %s: %w", stream, err)
-		case api.ErrorCode == 10047 || api.ErrorCode == 10023: // storage exceeded, insufficient resources
-			return wire.Errorf(wire.StorageFull, "stream %s: %w", stream, err)
 		}
 	}
 	return fmt.Errorf("kv: stream %s: %w", stream, err)

@@ -96,7 +96,7 @@ func (b *Bucket) multiLast(ctx context.Context, subjs []string, entries map[subj
 		}
 		last, upTo, pending, err := b.page(ctx, body, entries)
 		if err != nil {
-			return 0, typed(err, b.name.Stream(), b.realm)
+			return 0, err
 		}
 		if pending == 0 {
 			return upTo, nil
@@ -107,11 +107,39 @@ func (b *Bucket) multiLast(ctx context.Context, subjs []string, entries map[subj
 
 // page reads one answer of Direct Get up to its end-of-batch message.
 func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key]Entry) (last, upTo, pending uint64, err error) {
+	err = b.direct(ctx, string(b.name.DirectGet()), body, snapshotChunk+1, func(m *nats.Msg) (bool, error) {
+		switch status(m) {
+		case "204":
+			upTo, _ = strconv.ParseUint(m.Header.Get(hdrUpTo), 10, 64)
+			pending, _ = strconv.ParseUint(m.Header.Get(hdrNumPending), 10, 64)
+			return true, nil
+		case "404":
+			// Nothing matches on this replica: complete only if the leader
+			// has nothing either, which the caller's key count decides.
+			upTo, pending = ^uint64(0), 0
+			return true, nil
+		}
+		e, err := b.answer(m)
+		entries[e.Key] = e
+		last = max(last, e.Seq)
+		return false, err
+	})
+	if err == nil && pending > 0 && last == 0 {
+		err = wire.Errorf(wire.Unavailable, "direct get: an empty page with %d keys to come", pending)
+	}
+	return last, upTo, pending, err
+}
+
+// direct sends a Direct Get request and gives h its at most limit answers until
+// h says that it was the last.
+func (b *Bucket) direct(ctx context.Context, subject string, body []byte, limit int, h func(*nats.Msg) (done bool, err error)) error {
 	nc := b.link.Conn()
-	subject := string(b.name.DirectGet())
-	err = b.link.Do(ctx, subject, func(ctx context.Context) error {
+	err := b.link.Do(ctx, subject, func(ctx context.Context) error {
 		inbox := nc.NewInbox()
-		sub, err := nc.SubscribeSync(inbox)
+		// A channel: the client library's other ways to wait take a stored
+		// message that has the header "Status: 503" for its own error.
+		answers := make(chan *nats.Msg, limit)
+		sub, err := nc.ChanSubscribe(inbox, answers)
 		if err != nil {
 			return err
 		}
@@ -120,35 +148,41 @@ func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key
 			return err
 		}
 		for {
-			m, err := sub.NextMsgWithContext(ctx)
-			if err != nil {
-				return err
+			select {
+			case m := <-answers:
+				if done, err := h(m); done || err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			switch status := m.Header.Get(hdrStatus); status {
-			case "204":
-				upTo, _ = strconv.ParseUint(m.Header.Get(hdrUpTo), 10, 64)
-				pending, _ = strconv.ParseUint(m.Header.Get(hdrNumPending), 10, 64)
-				return nil
-			case "404":
-				// Nothing matches on this replica: complete only if the leader
-				// has nothing either, which the caller's key count decides.
-				upTo, pending = ^uint64(0), 0
-				return nil
-			case "503":
-				return nats.ErrNoResponders
-			case "":
-			default:
-				return wire.Errorf(wire.Unavailable, "direct get: status %s %s", status, m.Header.Get("Description"))
-			}
-			e, err := b.entry(m)
-			if err != nil {
-				return err
-			}
-			entries[e.Key] = e
-			last = max(last, e.Seq)
 		}
 	})
-	return last, upTo, pending, err
+	if err != nil {
+		return typed(err, b.name.Stream(), b.realm)
+	}
+	return nil
+}
+
+// status is the status of a message that the server made itself, and "" for a
+// stored one, whose writer can have given it any header.
+func status(m *nats.Msg) string {
+	if m.Header.Get(hdrSubject) != "" {
+		return ""
+	}
+	return m.Header.Get(hdrStatus)
+}
+
+// answer reads a stored message that must be one.
+func (b *Bucket) answer(m *nats.Msg) (Entry, error) {
+	switch s := status(m); s {
+	case "":
+		return b.entry(m)
+	case "503":
+		return Entry{}, wire.Errorf(wire.Unavailable, "no replica of stream %s answers", b.name.Stream())
+	default:
+		return Entry{}, wire.Errorf(wire.Unavailable, "direct get: status %s %s", s, m.Header.Get("Description"))
+	}
 }
 
 // Last is the highest sequence of any key below filter, 0 for none: a digest
@@ -159,13 +193,14 @@ func (b *Bucket) Last(ctx context.Context, filter subjects.Key) (uint64, error) 
 	if err != nil {
 		return 0, err
 	}
-	m, err := b.link.Request(ctx, &nats.Msg{Subject: string(b.name.DirectGet()), Data: body})
-	if err != nil {
-		return 0, typed(err, b.name.Stream(), b.realm)
-	}
-	if m.Header.Get(hdrStatus) != "" {
-		return 0, nil
-	}
-	e, err := b.entry(m)
-	return e.Seq, err
+	var seq uint64
+	err = b.direct(ctx, string(b.name.DirectGet()), body, 1, func(m *nats.Msg) (bool, error) {
+		if status(m) == "404" {
+			return true, nil
+		}
+		e, err := b.answer(m)
+		seq = e.Seq
+		return true, err
+	})
+	return seq, err
 }

@@ -81,11 +81,16 @@ func start(ts *testscript.TestScript, name, command string) {
 	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", "exec " + command}, attr)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(name+".pid"), []byte(strconv.Itoa(p.Pid)), 0o600))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = p.Wait()
+	}()
 	ts.Defer(func() {
 		_ = p.Signal(os.Interrupt)
 		timer := time.AfterFunc(within, func() { _ = p.Kill() })
 		defer timer.Stop()
-		_, _ = p.Wait()
+		<-ended
 	})
 }
 

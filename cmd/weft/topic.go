@@ -64,9 +64,7 @@ func (c *subCommand) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	defer sub.Close()
-	if !p.json {
-		p.errorf("Subscribed to %s.", c.Pattern)
-	}
+	p.errorf("Subscribed to %s.", c.Pattern)
 	seen := 0
 	for e := range sub.Events(ctx) {
 		if err := p.printTopicEvent(e); err != nil {

@@ -35,7 +35,12 @@ func (d *Directory) asserter(ctx context.Context) {
 			if !d.claimed.Load() || d.cfg.Link.Online() != nil {
 				continue // asserted when the connection is back
 			}
-			if err := d.assert(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, wire.ErrOffline) {
+			err := d.assert(ctx)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			d.settle(0, err)
+			if !errors.Is(err, wire.ErrOffline) {
 				d.log.WarnContext(ctx, "directory document not written, trying again", slog.Any("error", err))
 			}
 		}
@@ -72,10 +77,7 @@ func (d *Directory) assert(ctx context.Context) error {
 	if d.forget.CompareAndSwap(true, false) {
 		clear(d.stored)
 	}
-	doc := wire.NodeDoc{
-		V: wire.DocVersion, Node: string(d.cfg.Self), Boot: d.cfg.Boot, Machine: d.cfg.Machine, Host: d.cfg.Host, User: d.cfg.User,
-		Version: d.cfg.Version, Hidden: d.cfg.Hidden, ClockOffset: d.bucket.ClockOffset().Milliseconds(),
-	}
+	doc := d.document()
 	used := make(map[string]time.Time, len(d.stored))
 	for _, a := range self.Apps {
 		ad := wire.AppDoc{Identity: a.Identity}
@@ -102,8 +104,16 @@ func (d *Directory) assert(ctx context.Context) error {
 		return err
 	}
 	d.post(func() { d.ownSeq = max(d.ownSeq, seq) })
-	d.settle(version)
+	d.settle(version, nil)
 	return nil
+}
+
+// document is this node's document without its apps.
+func (d *Directory) document() wire.NodeDoc {
+	return wire.NodeDoc{
+		V: wire.DocVersion, Node: string(d.cfg.Self), Boot: d.cfg.Boot, Machine: d.cfg.Machine, Host: d.cfg.Host, User: d.cfg.User,
+		Version: d.cfg.Version, Hidden: d.cfg.Hidden, ClockOffset: d.bucket.ClockOffset().Milliseconds(),
+	}
 }
 
 // store puts an app's manifest where it is not yet, or before it expires.

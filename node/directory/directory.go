@@ -29,9 +29,13 @@ const (
 	syncTimeout = 10 * time.Second
 	syncRetry   = 10 * time.Second // at most, after failures
 	leaveWithin = time.Second
+	pingJitter  = 500 * time.Millisecond
+	rereadAfter = 5 * time.Minute // a full snapshot against lost messages, and ...
+	rereadPeer  = time.Second     // ... this for each node, so that the sum stays small
 	manifestTTL = 24 * time.Hour
 	manifestRe  = 8 * time.Hour
 	maxCached   = 4096 // manifests
+	maxReasons  = 1024 // of nodes that were removed, for slow watchers
 )
 
 // Config says who this node is.
@@ -66,9 +70,10 @@ type Directory struct {
 	index   map[string][]Server // by lower-case method name, in order of discovery
 	changed chan struct{}
 	self    *Node
-	version uint64 // of the local document
-	acked   uint64 // the version that the server has
-	settled chan struct{}
+	version uint64        // of the local document
+	acked   uint64        // the version that the server has
+	settled chan struct{} // closed after each attempt to write
+	failed  error         // of the last attempt
 	reasons map[subjects.Node]string
 
 	work    chan func() // runs on Run's goroutine
@@ -77,13 +82,18 @@ type Directory struct {
 	done    chan struct{}
 	wg      sync.WaitGroup
 	claimed atomic.Bool
-	rogue   atomic.Uint64
+	// The goroutine that reads has attached and freed: OnClaim was called, and
+	// the sequence at which this node's id was known to be free.
+	attached bool
+	freed    uint64
+	rogue    atomic.Uint64
 
 	// The fields that follow belong to Run's goroutine.
 	peers     map[subjects.Node]*peer
 	manifests map[string]*wire.Manifest
 	fetching  map[string]bool
 	created   time.Time
+	readAt    time.Time // when the last snapshot was taken
 	ownSeq    uint64
 	upTo      uint64 // the highest sequence seen below n.
 	syncing   bool
@@ -98,9 +108,12 @@ type Directory struct {
 
 // peer is what the directory knows of another node.
 type peer struct {
-	seq       uint64
-	doc       *wire.NodeDoc
-	suspected bool
+	seq uint64
+	doc *wire.NodeDoc
+	ask *asking // while it is suspect
+	// purged says that doc is not in the bucket any more, lost that the node did
+	// not answer and is not in the view, although its document may be there.
+	purged, lost bool
 }
 
 // New makes a directory with no apps that knows nobody.
@@ -114,6 +127,7 @@ func New(cfg Config) *Directory {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
+	d.version = 1 // a node without apps has a document, too
 	d.self = &Node{
 		ID: cfg.Self, Boot: cfg.Boot, Machine: cfg.Machine, Host: cfg.Host, User: cfg.User, Version: cfg.Version,
 		Hidden: cfg.Hidden, Local: true, apps: map[subjects.App]*App{},
@@ -155,7 +169,7 @@ func (d *Directory) App(id subjects.App) (*App, bool) { return d.View().App(id) 
 
 // Rogue counts documents and purges that were ignored because somebody else
 // than their node wrote them, or because they made no sense.
-func (d *Directory) Rogue() uint64 { return d.rogue.Load() }
+func (d *Directory) Rogue() uint64 { return d.rogue.Load() + d.bucket.Foreign() }
 
 // ClockOffset is this machine's wall clock minus the server's.
 func (d *Directory) ClockOffset() time.Duration { return d.bucket.ClockOffset() }
@@ -185,6 +199,9 @@ func (d *Directory) RemoveApp(id subjects.App) {
 
 // SetMethods replaces what a local app offers.
 func (d *Directory) SetMethods(id subjects.App, methods []*wire.Method) error {
+	if len(methods) > wire.MaxMethods {
+		return wire.Errorf(wire.Limit, "methods of app %s: %d, the limit is %d", id, len(methods), wire.MaxMethods)
+	}
 	return d.setLocal(func(apps []*App) ([]*App, error) {
 		apps = slices.Clone(apps)
 		i := slices.IndexFunc(apps, func(a *App) bool { return a.ID == id })
@@ -226,16 +243,23 @@ func (d *Directory) touch() {
 
 // Settle waits until other nodes can read what local apps did so far. While
 // NATS is away it returns at once: the document is asserted on return.
-func (d *Directory) Settle(ctx context.Context) error {
+func (d *Directory) Settle(ctx context.Context) error { return d.await(ctx, false) }
+
+// await is Settle; a strict one returns why an attempt to write failed instead
+// of waiting for the next.
+func (d *Directory) await(ctx context.Context, strict bool) error {
 	d.mu.RLock()
 	want := d.version
 	d.mu.RUnlock()
 	for {
 		d.mu.RLock()
-		acked, settled := d.acked, d.settled
+		acked, settled, failed := d.acked, d.settled, d.failed
 		d.mu.RUnlock()
-		if acked >= want || !d.cfg.Link.State().Online || !d.claimed.Load() {
+		switch {
+		case acked >= want || !d.cfg.Link.State().Online || !d.claimed.Load():
 			return nil
+		case strict && failed != nil:
+			return failed
 		}
 		select {
 		case <-settled:
@@ -247,13 +271,23 @@ func (d *Directory) Settle(ctx context.Context) error {
 	}
 }
 
-// settle wakes everyone in Settle, after an acknowledgement or a state change.
-func (d *Directory) settle(version uint64) {
+// settle wakes everyone in Settle, after an attempt to write or a state change.
+func (d *Directory) settle(version uint64, err error) {
 	d.mu.Lock()
 	d.acked = max(d.acked, version)
+	d.failed = err
 	close(d.settled)
 	d.settled = make(chan struct{})
 	d.mu.Unlock()
+}
+
+// unsettle makes the asserter write again: whatever the server had of this node
+// may be gone.
+func (d *Directory) unsettle() {
+	d.mu.Lock()
+	d.acked, d.failed = 0, nil
+	d.mu.Unlock()
+	d.touch()
 }
 
 // replace puts a node in the view; mu is held.
@@ -272,6 +306,9 @@ func (d *Directory) remove(id subjects.Node, why string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.view.Nodes[id] != nil {
+		if len(d.reasons) >= maxReasons {
+			clear(d.reasons)
+		}
 		d.reasons[id] = why
 		d.update(id, nil)
 	}

@@ -17,6 +17,9 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
+// maxManifests is how many manifests an app may name; Weft writes one.
+const maxManifests = 16
+
 // snapshot applies a valid snapshot: what it holds, and what it lacks.
 func (d *Directory) snapshot(s kv.Snapshot) {
 	if !s.Created.Equal(d.created) {
@@ -25,12 +28,15 @@ func (d *Directory) snapshot(s kv.Snapshot) {
 			p.seq = 0
 		}
 	}
+	d.readAt = time.Now()
 	for _, key := range slices.Sorted(maps.Keys(s.Entries)) {
 		d.apply(s.Entries[key])
 	}
+	d.fetchMissing()
 	for id, p := range d.peers {
 		e, ok := s.Entries[subjects.NodeKey(id)]
 		if p.doc != nil && p.seq <= s.UpTo && (!ok || e.Op != kv.Put) {
+			p.purged = true
 			d.suspect(id, "missing from the directory", flapGrace)
 		}
 	}
@@ -39,12 +45,12 @@ func (d *Directory) snapshot(s kv.Snapshot) {
 // apply takes one write of the bucket.
 func (d *Directory) apply(e kv.Entry) {
 	id, ok := e.Key.Node()
-	if !ok {
+	if !ok || e.Key != subjects.NodeKey(id) { // a lease is no document
 		return
 	}
 	d.upTo = max(d.upTo, e.Seq)
 	if id == d.cfg.Self {
-		d.own(e)
+		d.own(id, e)
 		return
 	}
 	p := d.peers[id]
@@ -67,32 +73,44 @@ func (d *Directory) apply(e kv.Entry) {
 			d.ignore(id, err.Error())
 			return
 		}
-		p.doc, p.suspected = doc, false
+		p.spoken()
+		p.doc, p.purged, p.lost = doc, false, false
 		d.show(id, p)
 	case e.Scheduler != "" && e.Scheduler != subjects.LeaseKey(id):
 		d.ignore(id, "purged by the schedule of "+string(e.Scheduler))
 	case e.Scheduler != "" || e.Expired:
-		p.seq = e.Seq
+		p.seq, p.purged = e.Seq, true
+		if p.lost {
+			p.doc = nil
+		}
 		d.suspect(id, "lease lapsed", 0)
 	default:
 		p.seq = e.Seq
-		p.doc, p.suspected = nil, false
+		p.spoken()
+		p.doc = nil
 		d.remove(id, "left")
 	}
 }
 
 // own reacts to a write of this node's own document.
-func (d *Directory) own(e kv.Entry) {
+func (d *Directory) own(id subjects.Node, e kv.Entry) {
 	if e.Seq <= d.ownSeq {
 		return
 	}
-	if e.Op != kv.Put {
-		// Purged by our lease after a freeze, or by an operator: we are here.
-		d.sync()
-		return
-	}
 	var doc wire.NodeDoc
-	if err := wire.Unmarshal(e.Value, &doc); err == nil && doc.Boot == d.cfg.Boot {
+	err := wire.Unmarshal(e.Value, &doc)
+	switch {
+	case e.Op != kv.Put:
+		// Purged by our lease after a freeze or because the server's clock was
+		// set, or by an operator: we are here.
+		d.bucket.ForgetTime()
+		d.unsettle()
+		return
+	case err != nil || doc.Boot == "" || e.Scheduler != "":
+		d.ignore(id, "this node's own, written by somebody else")
+		d.unsettle()
+		return
+	case doc.Boot == d.cfg.Boot:
 		return
 	}
 	d.log.Error("another node writes this node's document: stop one of them or give it another --node", slog.String("node", string(d.cfg.Self)), slog.String("boot", doc.Boot))
@@ -120,12 +138,22 @@ func (d *Directory) parse(id subjects.Node, data []byte) (*wire.NodeDoc, error) 
 	case len(doc.Apps) > wire.MaxApps:
 		return nil, wire.Errorf(wire.Limit, "apps of node %s: %d, the limit is %d", id, len(doc.Apps), wire.MaxApps)
 	}
+	if other := d.View().boots[doc.Boot]; other != nil && other.ID != id {
+		return nil, wire.Errorf(wire.BadPayload, "boot %s is node %s", doc.Boot, other.ID)
+	}
+	seen := make(map[subjects.App]bool, len(doc.Apps))
 	for i := range doc.Apps {
 		a := &doc.Apps[i].Identity
 		app, err := subjects.ParseApp(a.App)
-		if err != nil || app.Boot() != doc.Boot {
+		switch {
+		case err != nil || app.Boot() != doc.Boot:
 			return nil, wire.Errorf(wire.BadPayload, "app id %q is not of boot %s", a.App, doc.Boot)
+		case seen[app]:
+			return nil, wire.Errorf(wire.BadPayload, "app id %q twice", a.App)
+		case len(doc.Apps[i].Manifests) > maxManifests:
+			return nil, wire.Errorf(wire.Limit, "manifests of app %s: %d, the limit is %d", app, len(doc.Apps[i].Manifests), maxManifests)
 		}
+		seen[app] = true
 		a.Node, a.User, a.Machine = doc.Node, doc.User, doc.Machine
 	}
 	return &doc, nil
@@ -136,7 +164,7 @@ func (d *Directory) show(id subjects.Node, p *peer) {
 	doc := p.doc
 	n := &Node{
 		ID: id, Boot: doc.Boot, Machine: doc.Machine, Host: doc.Host, User: doc.User, Version: doc.Version,
-		Hidden: doc.Hidden, Suspect: p.suspected, ClockOffset: time.Duration(doc.ClockOffset) * time.Millisecond,
+		Hidden: doc.Hidden, Suspect: p.ask != nil, ClockOffset: time.Duration(doc.ClockOffset) * time.Millisecond,
 		apps: make(map[subjects.App]*App, len(doc.Apps)),
 	}
 	old := d.View().Nodes[id]
@@ -149,6 +177,9 @@ func (d *Directory) show(id subjects.Node, p *peer) {
 		n.apps[a.ID] = a
 	}
 	d.mu.Lock()
+	if old != nil && old.Boot != n.Boot {
+		d.reasons[id] = "lost" // and is back already
+	}
 	d.replace(n)
 	d.mu.Unlock()
 }
@@ -185,18 +216,38 @@ func (d *Directory) fetch(from subjects.Node, hash string) {
 		d.post(func() {
 			delete(d.fetching, hash)
 			if err != nil {
-				d.log.Warn("manifest not available", slog.String("node", string(from)), slog.String("manifest", hash), slog.Any("error", err))
+				if epoch.Err() == nil {
+					d.log.Warn("manifest not available", slog.String("node", string(from)), slog.String("manifest", hash), slog.Any("error", err))
+				} else {
+					d.fetchMissing() // if the connection is back already
+				}
 				return
 			}
 			d.prune()
 			d.manifests[hash] = m
 			for id, p := range d.peers {
-				if p.doc != nil && slices.ContainsFunc(p.doc.Apps, func(a wire.AppDoc) bool { return slices.Contains(a.Manifests, hash) }) {
+				if p.doc != nil && !p.lost && slices.ContainsFunc(p.doc.Apps, func(a wire.AppDoc) bool { return slices.Contains(a.Manifests, hash) }) {
 					d.show(id, p)
 				}
 			}
 		})
 	})
+}
+
+// fetchMissing tries again to get what could not be had.
+func (d *Directory) fetchMissing() {
+	for id, p := range d.peers {
+		if p.doc == nil || p.lost {
+			continue
+		}
+		for _, a := range p.doc.Apps {
+			for _, hash := range a.Manifests {
+				if d.manifests[hash] == nil {
+					d.fetch(id, hash)
+				}
+			}
+		}
+	}
 }
 
 func (d *Directory) manifest(ctx context.Context, from subjects.Node, hash string) (*wire.Manifest, error) {
@@ -208,7 +259,7 @@ func (d *Directory) manifest(ctx context.Context, from subjects.Node, hash strin
 	}
 	e, ok, err := d.bucket.Get(ctx, key)
 	data := e.Value
-	if err != nil || !ok {
+	if err != nil || !ok || hashOf(data) != hash {
 		if data, err = d.askManifest(ctx, from, hash); err != nil {
 			return nil, err
 		}
@@ -223,10 +274,16 @@ func (d *Directory) manifest(ctx context.Context, from subjects.Node, hash strin
 	if len(m.Methods) > wire.MaxMethods {
 		return nil, wire.Errorf(wire.Limit, "methods in manifest %s: %d, the limit is %d", hash, len(m.Methods), wire.MaxMethods)
 	}
+	seen := make(map[string]bool, len(m.Methods))
 	for i := range m.Methods {
 		if _, err := subjects.Encode(m.Methods[i].Name); err != nil {
 			return nil, err
 		}
+		key := strings.ToLower(m.Methods[i].Name)
+		if seen[key] {
+			return nil, wire.Errorf(wire.BadPayload, "method %q twice in manifest %s", m.Methods[i].Name, hash)
+		}
+		seen[key] = true
 	}
 	return &m, nil
 }

@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/subjects"
@@ -60,7 +58,7 @@ func (d *Directory) Run(ctx context.Context) {
 			d.endEpoch()
 			if !online {
 				blind.Reset(blindFor)
-				d.settle(0)
+				d.settle(0, nil)
 				continue
 			}
 			blind.Stop()
@@ -71,7 +69,7 @@ func (d *Directory) Run(ctx context.Context) {
 			d.blind()
 		case <-digest.C:
 			digest.Reset(jitter(digestEvery))
-			d.digest()
+			d.tick()
 		}
 	}
 	d.endEpoch()
@@ -79,8 +77,8 @@ func (d *Directory) Run(ctx context.Context) {
 	if d.follow != nil {
 		d.cfg.Link.Unsubscribe(d.follow)
 	}
+	d.wg.Wait() // also for the asserter: a document must not follow the good-bye
 	d.leave()
-	d.wg.Wait()
 }
 
 func jitter(t time.Duration) time.Duration { return t/2 + rand.N(t) }
@@ -144,22 +142,9 @@ func (d *Directory) read(ctx context.Context, created time.Time) error {
 		return err
 	}
 	if !d.claimed.Load() {
-		if err := d.claim(ctx); err != nil {
+		if err := d.join(ctx); err != nil {
 			return err
 		}
-		if d.cfg.OnClaim != nil {
-			if err := d.cfg.OnClaim(ctx); err != nil {
-				return err
-			}
-		}
-		sub, err := d.bucket.Follow(ctx, subjects.NodeKeys(), func(e kv.Entry) {
-			d.post(func() { d.apply(e) })
-		}, func(int) { d.post(d.sync) })
-		if err != nil {
-			return err
-		}
-		d.post(func() { d.follow = sub })
-		d.claimed.Store(true)
 	}
 	snap, err := d.bucket.Snapshot(ctx, subjects.NodeKeys())
 	if err != nil {
@@ -173,11 +158,8 @@ func (d *Directory) read(ctx context.Context, created time.Time) error {
 		defer close(applied)
 		d.snapshot(snap)
 	})
-	d.mu.Lock()
-	d.acked = 0 // whatever the server had of us may be gone
-	d.mu.Unlock()
-	d.touch()
-	if err := d.Settle(ctx); err != nil {
+	d.unsettle()
+	if err := d.await(ctx, true); err != nil {
 		return err
 	}
 	select {
@@ -189,113 +171,85 @@ func (d *Directory) read(ctx context.Context, created time.Time) error {
 	return nil
 }
 
-// claim refuses to start where a live node has this id.
-func (d *Directory) claim(ctx context.Context) error {
-	_, exists, err := d.bucket.Get(ctx, subjects.NodeKey(d.cfg.Self))
-	if err != nil || !exists {
+// join takes this node's id, makes the node reachable and follows the others.
+// Each step is done once, however often an attempt fails.
+func (d *Directory) join(ctx context.Context) error {
+	last, err := d.free(ctx)
+	if err != nil {
 		return err
 	}
-	pong, err := d.ping(ctx, d.cfg.Self)
+	d.freed = last
+	if d.cfg.OnClaim != nil && !d.attached {
+		if err := d.cfg.OnClaim(ctx); err != nil {
+			return err
+		}
+	}
+	d.attached = true
+	if err := d.claim(ctx, last); err != nil {
+		return err
+	}
+	sub, err := d.bucket.Follow(ctx, subjects.NodeKeys(), func(e kv.Entry) {
+		d.post(func() { d.apply(e) })
+	}, func(int) { d.post(d.sync) })
 	if err != nil {
-		return nil //nolint:nilerr // nobody answers: what is left is the document of a dead node
+		return err
 	}
-	if pong.Boot != d.cfg.Boot {
-		return wire.Errorf(wire.Rejected, "%w: node %q of boot %s is alive; choose another --node", ErrTaken, d.cfg.Self, pong.Boot)
-	}
+	d.post(func() { d.follow = sub })
+	d.claimed.Store(true)
 	return nil
 }
 
-// ping asks a node whether it is there.
-func (d *Directory) ping(ctx context.Context, n subjects.Node) (wire.PingReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	var pong wire.PingReply
-	m, err := d.cfg.Link.Request(ctx, &nats.Msg{Subject: string(d.cfg.Realm.CtlSubject(n, d.cfg.Self, subjects.VerbPing))})
-	if err != nil {
-		return pong, err
+// free refuses an id that a live node has. It returns the newest sequence of
+// this node's document.
+func (d *Directory) free(ctx context.Context) (last uint64, err error) {
+	e, exists, err := d.bucket.Get(ctx, subjects.NodeKey(d.cfg.Self))
+	if err != nil || !exists {
+		return e.Seq, err
 	}
-	return pong, wire.Unmarshal(m.Data, &pong)
-}
-
-// blind removes every remote node after NATS has been away too long.
-func (d *Directory) blind() {
-	for id, p := range d.peers {
-		p.doc, p.suspected = nil, false
-		d.remove(id, "offline")
+	var doc wire.NodeDoc
+	if err := wire.Unmarshal(e.Value, &doc); err != nil || doc.Boot == d.cfg.Boot || doc.Boot == "" {
+		return e.Seq, nil //nolint:nilerr // ours, or nobody's
 	}
-}
-
-// digest compares what was seen with what the server has.
-func (d *Directory) digest() {
-	if d.syncing || d.epoch.Err() != nil || !d.claimed.Load() {
-		return
+	switch {
+	case !d.attached:
+	case e.Seq == d.freed:
+		return e.Seq, nil // a dead node's, still
+	default: // a ping would reach ourselves: whoever wrote this was faster
+		return 0, d.taken(doc.Boot)
 	}
-	epoch := d.epoch
-	d.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(epoch, syncTimeout)
-		defer cancel()
-		last, err := d.bucket.Last(ctx, subjects.NodeKeys())
-		if err != nil {
-			return // the connection's state tells
-		}
-		_, there, err := d.bucket.Get(ctx, subjects.NodeKey(d.cfg.Self))
-		d.post(func() {
-			if last > d.upTo || err == nil && !there {
-				d.log.InfoContext(ctx, "directory differs from the server's, reading it again", slog.Uint64("seen", d.upTo), slog.Uint64("last", last), slog.Bool("self", there))
-				d.sync()
-			}
-		})
-	})
-}
-
-// suspect asks a node whether it is there and removes it if nobody answers.
-func (d *Directory) suspect(n subjects.Node, why string, grace time.Duration) {
-	p := d.peers[n]
-	if p == nil || p.doc == nil || p.suspected || d.epoch.Err() != nil {
-		return
-	}
-	p.suspected = true
-	d.show(n, p)
-	d.log.Debug("node is suspect", slog.String("node", string(n)), slog.String("reason", why))
-	epoch, boot := d.epoch, p.doc.Boot
-	d.wg.Go(func() {
-		gone := d.confirm(epoch, n, boot, time.Now().Add(grace))
-		d.post(func() {
-			if !p.suspected || p.doc == nil || p.doc.Boot != boot {
-				return // it has spoken meanwhile
-			}
-			p.suspected = false
-			if gone {
-				p.doc = nil
-				d.remove(n, "lost")
-				return
-			}
-			d.show(n, p)
-		})
-	})
-}
-
-// confirm pings until the node answers, or until the deadline has passed and
-// there were no responders or two timeouts.
-func (d *Directory) confirm(ctx context.Context, n subjects.Node, boot string, deadline time.Time) (gone bool) {
-	for timeouts := 0; ; {
-		started := time.Now()
-		pong, err := d.ping(ctx, n)
+	for range 2 {
+		pong, err := d.ping(ctx, d.cfg.Self)
 		switch {
-		case err == nil && pong.Boot == boot:
-			return false
-		case ctx.Err() != nil || errors.Is(err, wire.ErrOffline):
-			return false // blind, not proven
-		case errors.Is(err, wire.ErrTimeout):
-			timeouts++
-		}
-		if !time.Now().Before(deadline) && (timeouts >= 2 || errors.Is(err, link.ErrNoResponders) || err == nil) {
-			return true
-		}
-		select {
-		case <-time.After(time.Until(started.Add(pingTimeout))):
-		case <-ctx.Done():
-			return false
+		case err == nil && pong.Boot != d.cfg.Boot:
+			return 0, d.taken(pong.Boot)
+		case errors.Is(err, link.ErrNoResponders):
+			return e.Seq, nil
+		case ctx.Err() != nil || err != nil && !errors.Is(err, wire.ErrTimeout):
+			return 0, err
 		}
 	}
+	return e.Seq, nil // nobody answers: what is left is the document of a dead node
+}
+
+func (d *Directory) taken(boot string) error {
+	return wire.Errorf(wire.Rejected, "%w: node %q of boot %s is alive; choose another --node", ErrTaken, d.cfg.Self, boot)
+}
+
+// claim writes a first document without apps, unless somebody else has written
+// one since: of two nodes that start with one id at once only one succeeds.
+func (d *Directory) claim(ctx context.Context, last uint64) error {
+	data, err := wire.Marshal(d.document())
+	if err != nil {
+		return err
+	}
+	if err := d.renew(ctx); err != nil {
+		return err
+	}
+	_, err = d.bucket.PutIf(ctx, subjects.NodeKey(d.cfg.Self), data, last)
+	if errors.Is(err, wire.ErrBadRevision) {
+		if _, taken := d.free(ctx); taken != nil {
+			return taken
+		}
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -45,7 +46,7 @@ type Interop struct {
 	feeds   map[string]*feed         // by branch subject
 	legs    map[string]*leg          // remote legs by subscription id
 	pubs    map[string]*Subscriber   // remote subscribers by subscription id
-	waiting map[subjects.App]waiters // calls in flight, by target
+	waiting map[subjects.App]flights // calls to other nodes, by target
 	serving map[string]*serving      // calls being served for other nodes
 	recent  callMemory
 	subs    []*nats.Subscription
@@ -57,15 +58,15 @@ type Interop struct {
 	stats  counters
 }
 
-type waiters map[*waiter]struct{}
+// flight is a call being made or served; cancel ends it with a cause.
+type flight struct{ cancel context.CancelCauseFunc }
 
-// waiter is a call in flight; cancel ends it with a cause.
-type waiter struct{ cancel context.CancelCauseFunc }
+type flights map[*flight]struct{}
 
-// serving is a call being served; only its sender may cancel it.
+// serving is a call being served for another node; only that may cancel it.
 type serving struct {
-	from   subjects.Node
-	cancel context.CancelCauseFunc
+	from subjects.Node
+	*flight
 }
 
 // app is one local app.
@@ -81,6 +82,24 @@ type app struct {
 	mu      sync.Mutex         // guards what follows
 	methods map[string]*method // by lower-case name
 	subs    map[*Subscription]struct{}
+	flights flights // calls that it makes and serves; nil once it has left
+}
+
+// enter notes a call, so that it ends when the app leaves.
+func (a *app) enter(f *flight) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.flights == nil {
+		return wire.Errorf(wire.TargetGone, "app %s has left", a.id)
+	}
+	a.flights[f] = struct{}{}
+	return nil
+}
+
+func (a *app) exit(f *flight) {
+	a.mu.Lock()
+	delete(a.flights, f)
+	a.mu.Unlock()
 }
 
 // method is what an app registered: a handler or a stream.
@@ -117,7 +136,7 @@ type Trace struct{ Parent, State string }
 func New(cfg Config) *Interop {
 	x := &Interop{
 		cfg: cfg, log: cfg.Logger, apps: map[subjects.App]*app{}, feeds: map[string]*feed{}, legs: map[string]*leg{},
-		pubs: map[string]*Subscriber{}, waiting: map[subjects.App]waiters{}, serving: map[string]*serving{}, recent: newCallMemory(),
+		pubs: map[string]*Subscriber{}, waiting: map[subjects.App]flights{}, serving: map[string]*serving{}, recent: newCallMemory(),
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
@@ -204,7 +223,7 @@ func (x *Interop) Close() {
 
 // Join adds a local app.
 func (x *Interop) Join(id subjects.App, identity wire.Identity) error {
-	a := &app{id: id, identity: identity, methods: map[string]*method{}, subs: map[*Subscription]struct{}{}}
+	a := &app{id: id, identity: identity, methods: map[string]*method{}, subs: map[*Subscription]struct{}{}, flights: flights{}}
 	a.ctx, a.leave = context.WithCancelCause(x.ctx)
 	x.mu.Lock()
 	if x.closed {
@@ -235,9 +254,13 @@ func (x *Interop) Leave(id subjects.App) {
 		return
 	}
 	a.mu.Lock()
-	methods, subs := a.methods, a.subs
-	a.methods, a.subs = map[string]*method{}, map[*Subscription]struct{}{}
+	methods, subs, calls := a.methods, a.subs, a.flights
+	a.methods, a.subs, a.flights = map[string]*method{}, map[*Subscription]struct{}{}, nil
 	a.mu.Unlock()
+	gone := wire.Errorf(wire.TargetGone, "app %s has left; the call may or may not have run", id)
+	for f := range calls {
+		f.cancel(gone)
+	}
 	for s := range subs {
 		s.Close()
 	}
@@ -246,7 +269,7 @@ func (x *Interop) Leave(id subjects.App) {
 			m.stream.end("the app that owns the stream has left")
 		}
 	}
-	a.leave(wire.Errorf(wire.TargetGone, "app %s has left", id))
+	a.leave(gone)
 	x.cfg.Directory.RemoveApp(id)
 }
 
@@ -364,17 +387,15 @@ func (x *Interop) watch() {
 		changed := x.cfg.Directory.Changed()
 		view := x.cfg.Directory.View()
 		x.mu.Lock()
-		var gone []*waiter
-		for id, ws := range x.waiting {
+		var gone []*flight
+		for id, calls := range x.waiting {
 			if _, ok := view.App(id); !ok {
-				for w := range ws {
-					gone = append(gone, w)
-				}
+				gone = slices.AppendSeq(gone, maps.Keys(calls))
 			}
 		}
 		x.mu.Unlock()
-		for _, w := range gone {
-			w.cancel(wire.Errorf(wire.TargetGone, "the server's app has gone; the call may or may not have run"))
+		for _, f := range gone {
+			f.cancel(wire.Errorf(wire.TargetGone, "the server's app has gone; the call may or may not have run"))
 		}
 		select {
 		case <-changed:

@@ -146,18 +146,31 @@ func (x *Interop) Invoke(ctx context.Context, caller subjects.App, name string, 
 	x.stats.calls.Add(1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(a.ctx, func() { cancel(context.Cause(a.ctx)) })()
+	f := &flight{cancel}
+	if err := a.enter(f); err != nil {
+		return nil, err
+	}
+	defer a.exit(f)
 	servers, err := x.find(ctx, name, o, caller, false)
 	if err != nil {
 		return nil, err
 	}
-	out := &outgoing{caller: a.identity, method: name, args: p, o: o}
+	defer f.expire(o.timeout).Stop()
+	out := &outgoing{caller: a.identity, method: name, args: p, o: o, deadline: time.Now().Add(o.timeout)}
 	if o.target.mode == best {
-		r := x.callBest(ctx, servers, out)
+		r := x.callBest(ctx, f, servers, out)
 		return Results{r}, r.Err
 	}
 	return x.callAll(ctx, servers, out)
 }
+
+// expire ends the call after d. It is a timer rather than a context with a
+// deadline, so that a call has one context and one cause.
+func (f *flight) expire(d time.Duration) *time.Timer {
+	return time.AfterFunc(d, func() { f.cancel(errExpired) })
+}
+
+var errExpired = wire.Errorf(wire.Timeout, "no result in time; the call may or may not have run")
 
 // outgoing is one call on its way to one or several servers.
 type outgoing struct {
@@ -167,6 +180,7 @@ type outgoing struct {
 	method    string
 	args      wire.Payload
 	o         options
+	deadline  time.Time
 }
 
 // find selects servers, waiting for one to appear if the options say so.
@@ -255,13 +269,11 @@ func (x *Interop) prefer(name string, servers []directory.Server) []directory.Se
 // errUnsent marks a call that reached nobody, so that it may go elsewhere.
 var errUnsent = wire.Errorf(wire.TargetGone, "the server's node does not answer; the call was not executed")
 
-// callBest calls the first server that receives the call.
-func (x *Interop) callBest(ctx context.Context, servers []directory.Server, out *outgoing) Result {
-	ctx, cancel := context.WithTimeout(ctx, out.o.timeout)
-	defer cancel()
+// callBest calls the first server that receives the call. ctx is the flight's.
+func (x *Interop) callBest(ctx context.Context, f *flight, servers []directory.Server, out *outgoing) Result {
 	var r Result
 	for _, s := range servers {
-		r = x.callOne(ctx, s, out)
+		r = x.callOne(ctx, f, s, out)
 		if !errors.Is(r.Err, errUnsent) || ctx.Err() != nil {
 			break
 		}
@@ -269,13 +281,16 @@ func (x *Interop) callBest(ctx context.Context, servers []directory.Server, out 
 	return r
 }
 
+// callAll calls every server, each with a context of its own.
 func (x *Interop) callAll(ctx context.Context, servers []directory.Server, out *outgoing) (Results, error) {
-	ctx, cancel := context.WithTimeout(ctx, out.o.timeout)
-	defer cancel()
 	results := make(Results, len(servers))
 	var wg sync.WaitGroup
 	for i, s := range servers {
-		wg.Go(func() { results[i] = x.callOne(ctx, s, out) })
+		wg.Go(func() {
+			ctx, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			results[i] = x.callOne(ctx, &flight{cancel}, s, out)
+		})
 	}
 	wg.Wait()
 	for _, r := range results {
@@ -287,12 +302,12 @@ func (x *Interop) callAll(ctx context.Context, servers []directory.Server, out *
 }
 
 // callOne calls one server, in process or over NATS.
-func (x *Interop) callOne(ctx context.Context, s directory.Server, out *outgoing) Result {
+func (x *Interop) callOne(ctx context.Context, f *flight, s directory.Server, out *outgoing) Result {
 	r := Result{Server: s.App.Identity}
 	if s.App.Local {
-		r.Value, r.Err = x.callLocal(ctx, s, out)
+		r.Value, r.Err = x.callLocal(ctx, f, s, out)
 	} else {
-		r.Value, r.Err = x.callRemote(ctx, s, out)
+		r.Value, r.Err = x.callRemote(ctx, f, s, out)
 	}
 	if r.Err != nil {
 		x.stats.failed.Add(1)
@@ -300,34 +315,61 @@ func (x *Interop) callOne(ctx context.Context, s directory.Server, out *outgoing
 	return r
 }
 
-func (x *Interop) callLocal(ctx context.Context, s directory.Server, out *outgoing) (wire.Payload, error) {
+// callLocal runs the handler on a goroutine of its own, so that the caller gets
+// its answer in time even from a handler that goes on.
+func (x *Interop) callLocal(ctx context.Context, f *flight, s directory.Server, out *outgoing) (wire.Payload, error) {
 	a, m, err := x.served(s.App.ID, s.Method.Name)
 	if err != nil {
 		return wire.Payload{}, err
 	}
-	return x.serve(ctx, a, m, &Call{Method: m.def.Name, Args: out.args, Caller: out.caller, ID: newID(), Trace: out.o.trace})
+	type outcome struct {
+		p   wire.Payload
+		err error
+	}
+	done := make(chan outcome, 1)
+	call := &Call{Method: m.def.Name, Args: out.args, Caller: out.caller, ID: newID(), Trace: out.o.trace}
+	x.wg.Go(func() {
+		x.serve(ctx, f, a, m, call, func(p wire.Payload, err error) { done <- outcome{p, err} })
+	})
+	o := <-done
+	return o.p, o.err
 }
 
-func (x *Interop) callRemote(ctx context.Context, s directory.Server, out *outgoing) (wire.Payload, error) {
+func (x *Interop) callRemote(ctx context.Context, f *flight, s directory.Server, out *outgoing) (wire.Payload, error) {
+	msg, err := x.message(s, out)
+	if err != nil {
+		return wire.Payload{}, err
+	}
+	if err := x.await(s.App.ID, f); err != nil {
+		return wire.Payload{}, err
+	}
+	defer x.awaited(s.App.ID, f)
+	reply, err := x.route(len(msg.Data)).Request(ctx, msg)
+	if err == nil {
+		return result(reply)
+	}
+	return wire.Payload{}, x.callFailed(ctx, err, s, msg.Header.Get(wire.HeaderID))
+}
+
+// message is a call on the wire.
+func (x *Interop) message(s directory.Server, out *outgoing) (*nats.Msg, error) {
 	token, err := subjects.Encode(s.Method.Name)
 	if err != nil {
-		return wire.Payload{}, wire.AsError(err)
+		return nil, wire.AsError(err)
 	}
 	args, err := out.args.As(wire.Msgpack)
 	if err != nil {
-		return wire.Payload{}, err
+		return nil, err
 	}
 	if err := wire.CheckSize("arguments of "+s.Method.Name, len(args.Data), x.cfg.Control.MaxPayload()); err != nil {
-		return wire.Payload{}, err
+		return nil, err
 	}
-	deadline, _ := ctx.Deadline()
-	id := newID()
 	msg := &nats.Msg{
 		Subject: string(x.cfg.Realm.CallSubject(s.App.Node, x.cfg.Self, s.App.ID, token)),
 		Data:    args.Data,
 		Header: nats.Header{
-			wire.HeaderID:       {id},
-			wire.HeaderDeadline: {strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10)},
+			wire.HeaderID:       {newID()},
+			wire.HeaderDeadline: {strconv.FormatInt(max(1, time.Until(out.deadline).Milliseconds()), 10)},
 		},
 	}
 	if out.forwarded != "" {
@@ -344,13 +386,7 @@ func (x *Interop) callRemote(ctx context.Context, s directory.Server, out *outgo
 			msg.Header[wire.HeaderTracestate] = []string{wire.EncodeHeaderText(out.o.trace.State)}
 		}
 	}
-	ctx, done := x.await(ctx, s.App.ID)
-	defer done()
-	reply, err := x.route(len(args.Data)).Request(ctx, msg)
-	if err == nil {
-		return result(reply)
-	}
-	return wire.Payload{}, x.callFailed(ctx, err, s, id)
+	return msg, nil
 }
 
 // route is the link for a body of this size.
@@ -362,27 +398,27 @@ func (x *Interop) route(size int) *link.Link {
 }
 
 // await notes a call in flight so that it ends when its target goes.
-func (x *Interop) await(ctx context.Context, target subjects.App) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	w := &waiter{cancel}
+func (x *Interop) await(target subjects.App, f *flight) error {
 	x.mu.Lock()
 	if x.waiting[target] == nil {
-		x.waiting[target] = waiters{}
+		x.waiting[target] = flights{}
 	}
-	x.waiting[target][w] = struct{}{}
+	x.waiting[target][f] = struct{}{}
 	x.mu.Unlock()
-	if _, ok := x.cfg.Directory.App(target); !ok {
-		cancel(errUnsent)
+	if _, ok := x.cfg.Directory.App(target); !ok { // went before it was noted
+		x.awaited(target, f)
+		return errUnsent
 	}
-	return ctx, func() {
-		x.mu.Lock()
-		delete(x.waiting[target], w)
-		if len(x.waiting[target]) == 0 {
-			delete(x.waiting, target)
-		}
-		x.mu.Unlock()
-		cancel(nil)
+	return nil
+}
+
+func (x *Interop) awaited(target subjects.App, f *flight) {
+	x.mu.Lock()
+	delete(x.waiting[target], f)
+	if len(x.waiting[target]) == 0 {
+		delete(x.waiting, target)
 	}
+	x.mu.Unlock()
 }
 
 // callFailed says what became of a call without a reply, and tells its server

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,41 +32,36 @@ func (x *Interop) served(id subjects.App, name string) (*app, *method, error) {
 	return a, m, nil
 }
 
-// serve runs a handler and returns its outcome, at the latest when ctx ends or
-// the app leaves, even if the handler goes on.
-func (x *Interop) serve(ctx context.Context, a *app, m *method, c *Call) (wire.Payload, error) {
+// serve runs a handler and calls finish once: with its outcome, or as soon as
+// ctx ends, even if the handler goes on. ctx is the flight's; it also ends when
+// the app leaves.
+func (x *Interop) serve(ctx context.Context, f *flight, a *app, m *method, c *Call, finish func(wire.Payload, error)) {
 	if m.handler == nil {
-		return wire.Payload{}, wire.Errorf(wire.NoServer, "%q is a stream: subscribe to it", m.def.Name)
+		finish(wire.Payload{}, wire.Errorf(wire.NoServer, "%q is a stream: subscribe to it", m.def.Name))
+		return
 	}
 	if n := a.serving.Add(1); n > wire.MaxPendingCalls {
 		a.serving.Add(-1)
-		return wire.Payload{}, wire.Errorf(wire.Busy, "calls being served by app %s: the limit is %d (%s)", a.id, wire.MaxPendingCalls, m.def.Name)
+		finish(wire.Payload{}, wire.Errorf(wire.Busy, "calls being served by app %s: the limit is %d (%s)", a.id, wire.MaxPendingCalls, m.def.Name))
+		return
 	}
+	defer a.serving.Add(-1)
+	if err := a.enter(f); err != nil {
+		finish(wire.Payload{}, err)
+		return
+	}
+	defer a.exit(f)
 	x.stats.served.Add(1)
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(a.ctx, func() { cancel(context.Cause(a.ctx)) })
-	type outcome struct {
-		p   wire.Payload
-		err error
-	}
-	done := make(chan outcome, 1)
-	x.wg.Go(func() {
-		defer a.serving.Add(-1)
-		defer cancel(nil)
-		defer stop()
-		p, err := x.handle(ctx, m, c)
-		done <- outcome{p, err}
-	})
-	select {
-	case o := <-done:
-		return o.p, o.err
-	case <-ctx.Done():
-		select {
-		case o := <-done: // both at once: the result counts
-			return o.p, o.err
-		default:
-			return wire.Payload{}, errOf(ctx)
+	var finished atomic.Bool
+	stop := context.AfterFunc(ctx, func() {
+		if finished.CompareAndSwap(false, true) {
+			finish(wire.Payload{}, errOf(ctx))
 		}
+	})
+	p, err := x.handle(ctx, m, c)
+	if finished.CompareAndSwap(false, true) {
+		stop()
+		finish(p, err)
 	}
 }
 
@@ -174,12 +170,12 @@ func (x *Interop) answer(msg *nats.Msg, format wire.Format, from subjects.Node, 
 		x.reply(msg, format, wire.Payload{}, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(x.ctx, timeout)
-	defer cancel()
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	ctx, cancel := context.WithCancelCause(x.ctx)
+	defer cancel(nil)
+	f := &flight{cancel}
+	defer f.expire(timeout).Stop()
 	if call.ID != "" {
-		if err := x.begin(call.ID, from, stop); err != nil {
+		if err := x.begin(call.ID, from, f); err != nil {
 			x.reply(msg, format, wire.Payload{}, err)
 			return
 		}
@@ -187,18 +183,17 @@ func (x *Interop) answer(msg *nats.Msg, format wire.Format, from subjects.Node, 
 	} else {
 		call.ID = newID()
 	}
-	p, err := x.serve(ctx, a, m, call)
-	x.reply(msg, format, p, err)
+	x.serve(ctx, f, a, m, call, func(p wire.Payload, err error) { x.reply(msg, format, p, err) })
 }
 
 // begin notes a call being served, and refuses an id that it has seen.
-func (x *Interop) begin(id string, from subjects.Node, cancel context.CancelCauseFunc) error {
+func (x *Interop) begin(id string, from subjects.Node, f *flight) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if err := x.recent.add(string(from)+"."+id, time.Now()); err != nil {
 		return err
 	}
-	x.serving[id] = &serving{from, cancel}
+	x.serving[id] = &serving{from, f}
 	return nil
 }
 
@@ -330,13 +325,19 @@ func (x *Interop) forward(msg *nats.Msg, format wire.Format) (wire.Payload, erro
 			return wire.Payload{}, err
 		}
 	}
+	ctx, cancel := context.WithCancelCause(x.ctx)
+	defer cancel(nil)
+	f := &flight{cancel}
+	defer f.expire(timeout).Stop()
 	o := options{timeout: timeout, trace: traceOf(msg.Header)}
-	servers, err := x.find(x.ctx, name, o, "", false)
+	servers, err := x.find(ctx, name, o, "", false)
 	if err != nil {
 		return wire.Payload{}, err
 	}
 	caller := wire.Identity{Application: string(c.From), Node: string(c.From)}
-	r := x.callBest(x.ctx, servers, &outgoing{caller: caller, forwarded: c.From, method: name, args: args, o: o})
+	r := x.callBest(ctx, f, servers, &outgoing{
+		caller: caller, forwarded: c.From, method: name, args: args, o: o, deadline: time.Now().Add(timeout),
+	})
 	return r.Value, r.Err
 }
 

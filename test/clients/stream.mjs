@@ -103,6 +103,8 @@ export class Subscription {
     if (e.code === "target-gone" && !e.unsent) await this.begin().catch(() => {}); // end has told
   }
 
+  // tick comes every 5 s. A subscriber that is not in the directory is forgotten
+  // after 30 s without a resume.
   tick() {
     if (!this.weft.app || Date.now() - this.heard > ms.silent) this.resume();
   }

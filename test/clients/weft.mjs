@@ -15,7 +15,7 @@ import { hostname, userInfo } from "node:os";
 import * as nats from "@nats-io/transport-node";
 import { Directory } from "./directory.mjs";
 import { Queue, Subscription } from "./stream.mjs";
-import { WeftError, codes, decode, encode, injected, isJSON, nameOf, parseStream, patternTokens, sha, token, topicTokens } from "./wire.mjs";
+import { WeftError, codes, decode, encode, escape, injected, isJSON, nameOf, parseStream, patternTokens, sha, token, topicTokens } from "./wire.mjs";
 
 export { WeftError } from "./wire.mjs";
 
@@ -47,8 +47,12 @@ export class Weft {
   }
 
   async start() {
-    this.#listen(`${this.root}.kv.dir.n.>`, (m) => this.directory.entry(m));
-    this.#listen(`${this.root}.push.${this.name}.>`, (m) => this.#subs.get(m.subject.split(".")[5])?.push(parseStream(m.data)), true);
+    this.listen(`${this.root}.kv.dir.n.>`, (m) => this.directory.entry(m), false);
+    this.listen(`${this.root}.push.${this.name}.>`, (m) => {
+      const [, , , , owner, id] = m.subject.split(".");
+      const sub = this.#subs.get(id);
+      if (sub?.server.node === owner) sub.push(parseStream(m.data));
+    });
     await this.directory.sync();
     this.#watch();
     this.timer = setInterval(() => this.#subs.forEach((s) => s.tick()), ms.tick);
@@ -73,9 +77,9 @@ export class Weft {
     await this.nc.close();
   }
 
-  // #listen calls f for each message, in order. With ours, subjects that only
-  // nodes and clients write are guarded as package wire says.
-  #listen(subject, f, ours = false) {
+  /** listen calls f for each message, in order. What only nodes and clients
+   * write is guarded as package wire says; the bucket is the server's. */
+  listen(subject, f, ours = true) {
     return this.nc.subscribe(subject, {
       callback: (err, m) => {
         if (err || (ours && injected(m.headers, m.data))) return void this.dropped++;
@@ -86,9 +90,7 @@ export class Weft {
 
   /** request sends and returns the reply's value, or throws its error. */
   async request(subject, value, { json = false, timeout = ms.call, headers = {} } = {}) {
-    const h = nats.headers();
-    for (const [k, v] of Object.entries(headers)) if (v !== undefined) h.set(k, String(v));
-    if (json) h.set("Content-Type", "application/json");
+    const h = headersOf({ ...headers, "Content-Type": json ? "application/json" : undefined });
     try {
       const m = await this.nc.request(subject, encode(value, json), { timeout, headers: h });
       if (m.headers?.get("Weft-Error-Code")) throw remoteError(m.headers);
@@ -111,7 +113,7 @@ export class Weft {
 
   #callHeaders(method, timeout, id = randomBytes(16).toString("base64url")) {
     const hashed = nameOf(token(method)) === undefined;
-    return { "Weft-Id": id, "Weft-Deadline": timeout, "Weft-App": this.app, "Weft-Name": hashed ? method : undefined };
+    return { "Weft-Id": id, "Weft-Deadline": timeout, "Weft-App": this.app, "Weft-Name": hashed ? escape(method) : undefined };
   }
 
   /** call calls a method on a server of the directory, in turns. */
@@ -151,8 +153,8 @@ export class Weft {
     this.app = `${boot}-1`;
     this.doc = { v: 1, node: this.name, boot, host: hostname(), version: "weft.mjs", clockOffset: 0, apps: [], ...who };
     this.doc.apps.push({ identity: { ...identity, ...who, node: this.name, app: this.app }, manifests: [] });
-    this.#listen(`${this.root}.call.${this.name}.>`, (m) => this.#serve(m), true);
-    this.#listen(`${this.root}.ctl.${this.name}.>`, (m) => this.#control(m), true);
+    this.listen(`${this.root}.call.${this.name}.>`, (m) => this.#serve(m));
+    this.listen(`${this.root}.ctl.${this.name}.>`, (m) => this.#control(m));
     await this.nc.flush();
     await this.assert();
     this.beat = setInterval(() => this.#lease().catch(() => {}), ms.heartbeat); // the reconnect asserts
@@ -186,9 +188,7 @@ export class Weft {
   }
 
   async #put(key, bytes, headers = {}) {
-    const h = nats.headers();
-    for (const [k, v] of Object.entries(headers)) h.set(k, v);
-    const ack = decode((await this.nc.request(`$KV.${this.bucket}.${key}`, bytes, { headers: h })).data, true);
+    const ack = decode((await this.nc.request(`$KV.${this.bucket}.${key}`, bytes, { headers: headersOf(headers) })).data, true);
     if (ack.error) throw new WeftError("unavailable", `${key}: ${ack.error.description}`);
   }
 
@@ -201,7 +201,7 @@ export class Weft {
     await this.#answer(m, () => json, async () => {
       json = isJSON(m.headers);
       const args = decode(m.data, json);
-      const name = nameOf(method) ?? get("Weft-Name") ?? "";
+      const name = nameOf(method) ?? nameOf(get("Weft-Name") ?? "") ?? "";
       const found = app === this.app && token(name) === method && this.#methods.get(name.toLowerCase());
       if (!found) throw new WeftError("no-server", `app ${app} does not offer ${name}`);
       if (call.id && this.#seen.has(key)) throw new WeftError("rejected", "a call with this Weft-Id was received before");
@@ -232,43 +232,43 @@ export class Weft {
   }
 
   async #answer(m, json, f) {
-    const h = nats.headers();
-    let body = new Uint8Array();
+    let [body, headers] = [new Uint8Array(), {}];
     try {
       body = encode(await f(), json());
     } catch (e) {
-      h.set("Weft-Error-Code", e instanceof WeftError ? e.code : "app-error");
-      h.set("Weft-Error", String(e.message).replace(/\p{Cc}+/gu, " ").trim().slice(0, 1000));
+      const text = String(e.message).replace(/\p{Cc}+/gu, " ").trim().slice(0, 1000);
+      headers = { "Weft-Error-Code": e instanceof WeftError ? e.code : "app-error", "Weft-Error": text };
     }
-    if (json()) h.set("Content-Type", "application/json");
-    m.respond(body, { headers: h });
+    m.respond(body, { headers: headersOf({ ...headers, "Content-Type": json() ? "application/json" : undefined }) });
   }
 
   // ---- topics
 
   publish(topic, value, { json = false, routingKey } = {}) {
-    const h = nats.headers();
     const tokens = topicTokens(topic);
-    if (tokens.split(".").some((t) => t.startsWith("=h"))) h.set("Weft-Name", topic);
-    if (json) h.set("Content-Type", "application/json");
-    if (routingKey) h.set("Weft-Routing-Key", routingKey);
-    if (this.app) h.set("Weft-App", this.app);
-    this.nc.publish(`${this.root}.topic.${this.name}.${tokens}`, encode(value, json), { headers: h });
+    const headers = headersOf({
+      "Weft-Name": tokens.split(".").some((t) => t.startsWith("=h")) ? escape(topic) : undefined,
+      "Content-Type": json ? "application/json" : undefined,
+      "Weft-Routing-Key": routingKey,
+      "Weft-App": this.app,
+    });
+    this.nc.publish(`${this.root}.topic.${this.name}.${tokens}`, encode(value, json), { headers });
   }
 
   /** topic yields {topic, publisher, value, routingKey} until it is left. */
   topic(pattern) {
     const queue = new Queue(() => sub.unsubscribe());
-    const sub = this.#listen(`${this.root}.topic.*.${patternTokens(pattern)}`, (m) => {
+    const sub = this.listen(`${this.root}.topic.*.${patternTokens(pattern)}`, (m) => {
       const [, , , publisher, ...tokens] = m.subject.split(".");
-      const topic = m.headers?.get("Weft-Name") || tokens.map(nameOf).join(".");
+      const real = m.headers?.get("Weft-Name");
+      const topic = (real ? nameOf(real) : tokens.map(nameOf).join(".")) ?? "";
       if (topicTokens(topic) !== tokens.join(".")) return void this.dropped++;
       try {
         queue.put({ topic, publisher, value: decode(m.data, isJSON(m.headers)), routingKey: m.headers?.get("Weft-Routing-Key") || undefined });
       } catch {
         this.dropped++;
       }
-    }, true);
+    });
     return queue;
   }
 
@@ -282,10 +282,12 @@ export class Weft {
     await s.begin();
     return s.events;
   }
+}
 
-  listen(subject, f) {
-    return this.#listen(subject, f, true);
-  }
+function headersOf(object) {
+  const h = nats.headers();
+  for (const [k, v] of Object.entries(object)) if (v !== undefined) h.set(k, String(v));
+  return h;
 }
 
 function remoteError(headers) {

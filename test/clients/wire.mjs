@@ -22,24 +22,25 @@ export const sha = (bytes) => {
   return out.slice(0, 26);
 };
 
-/** token is a name as one token of a subject. */
-export function token(name) {
-  const bytes = Buffer.from(name, "utf8");
-  if (bytes.length > 255 || !name.isWellFormed()) throw new WeftError("bad-name", "a name is at most 255 bytes of UTF-8");
+/** escape is a name as the header Weft-Name carries it: a token without a limit. */
+export function escape(name) {
   if (name === "") return "=";
-  let text = "";
-  for (const b of bytes) {
-    const c = String.fromCharCode(b);
-    text += /[A-Za-z0-9_-]/.test(c) ? c : "=" + b.toString(16).toUpperCase().padStart(2, "0");
-  }
-  return text.length > 96 ? "=h" + sha(bytes) : text;
+  return Buffer.from(name).toString("latin1").replace(/[^A-Za-z0-9_-]/g, (c) => "=" + c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0"));
 }
 
-/** nameOf is the name of a token; undefined for a hash and for what is no token. */
+/** token is a name as one token of a subject. */
+export function token(name) {
+  const size = Buffer.byteLength(name);
+  if (size > 255 || !name.isWellFormed()) throw new WeftError("bad-name", "a name is at most 255 bytes of UTF-8");
+  const text = escape(name);
+  return text.length > 96 ? "=h" + sha(name) : text;
+}
+
+/** nameOf reads what escape wrote; undefined for a hash and for what is no token. */
 export function nameOf(text) {
   if (!/^(=|([A-Za-z0-9_-]|=[0-9A-F]{2})+)$/.test(text)) return undefined;
   const name = text === "=" ? "" : Buffer.from(text.replace(/=(..)/g, (_, x) => String.fromCharCode(parseInt(x, 16))), "latin1").toString("utf8");
-  return token(name) === text ? name : undefined;
+  return escape(name) === text ? name : undefined;
 }
 
 export const topicTokens = (topic) => topic.split(".").map(token).join(".");
@@ -60,8 +61,13 @@ export function encode(value, json = false) {
 export function decode(bytes, json = false, extra = 0) {
   if (bytes.length === 0) return undefined;
   if (!json) {
+    bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length); // no Buffers inside
     check(bytes, 64 + extra);
-    return exact(msgpack.decode(bytes, { useBigInt64: true }), false);
+    try {
+      return exact(msgpack.decode(bytes, { useBigInt64: true }), false);
+    } catch (e) {
+      throw new WeftError("bad-payload", e.message); // a key __proto__, which the library does not take
+    }
   }
   try {
     return JSON.parse(Buffer.from(bytes).toString("utf8"));
@@ -70,9 +76,10 @@ export function decode(bytes, json = false, extra = 0) {
   }
 }
 
-// exact makes BigInts of large integers for writing, and numbers of small
-// BigInts that were read.
+// exact makes BigInts of large integers and UTF-8 of all strings for writing,
+// and numbers of small BigInts that were read.
 function exact(v, write) {
+  if (write && typeof v === "string") return v.toWellFormed();
   if (write && Number.isSafeInteger(v) && Math.abs(v) >= 2 ** 31) return BigInt(v);
   if (!write && typeof v === "bigint" && Number.isSafeInteger(Number(v))) return Number(v);
   if (Array.isArray(v)) return v.map((x) => exact(x, write));

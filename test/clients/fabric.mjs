@@ -1,0 +1,107 @@
+// A fabric of real processes for tests: builds the weft program once, runs a
+// hub with a store of its own, and starts and ends commands.
+import { execFile, execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { connect } from "./weft.mjs";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** add is a command for weft serve --exec: {"a":1,"b":2} gives {"sum":3}. */
+export const add = String.raw`sed 's/.*"a":\([0-9]*\).*"b":\([0-9]*\).*/\1 \2/' | { read a b; echo "{\"sum\":$((a + b))}"; }`;
+
+export class Fabric {
+  #children = new Set();
+  #clients = new Set();
+
+  static async start(realm = "js") {
+    const f = new Fabric();
+    f.dir = mkdtempSync(join(tmpdir(), "weft-clients-"));
+    f.binary = join(f.dir, "weft");
+    execFileSync("go", ["build", "-o", f.binary, "./cmd/weft"], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
+    f.env = { ...process.env, XDG_DATA_HOME: join(f.dir, "data"), WEFT_REALM: realm };
+    for (const name of Object.keys(f.env)) if (name.startsWith("NATS_")) delete f.env[name];
+    const hub = f.spawn("up", "--json", "--node", "hub", "--nats-listen", "127.0.0.1:0");
+    f.url = JSON.parse(await hub.line(/"online":true/)).nats;
+    f.access = JSON.parse((await f.run("env", "--json")).stdout);
+    return f;
+  }
+
+  /** connect is a client of its own. */
+  async connect(name) {
+    const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass, WEFT_REALM: realm } = this.access;
+    const weft = await connect({ servers, user, pass, realm, name });
+    this.#clients.add(weft);
+    return weft;
+  }
+
+  /** run runs a command to its end: {code, stdout, stderr}. */
+  run(...args) {
+    return new Promise((resolve) => {
+      execFile(this.binary, args, { env: this.env, timeout: 30_000 }, (err, stdout, stderr) => resolve({ code: err ? err.code ?? err.signal : 0, stdout, stderr }));
+    });
+  }
+
+  /** spawn starts a command that goes on; line waits for a line of its output. */
+  spawn(...args) {
+    const child = spawn(this.binary, args, { env: this.env, detached: true });
+    const waiting = new Set();
+    let lines = [];
+    let partial = { stdout: "", stderr: "" };
+    const exit = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
+    const serve = () => {
+      for (const w of waiting) {
+        const i = lines.findIndex((l) => w.pattern.test(l));
+        if (i < 0) continue;
+        const [line] = lines.splice(i, 1);
+        waiting.delete(w);
+        w.resolve(line);
+      }
+    };
+    for (const name of ["stdout", "stderr"]) {
+      child[name].setEncoding("utf8").on("data", (text) => {
+        const parts = (partial[name] + text).split("\n");
+        partial[name] = parts.pop();
+        lines.push(...parts);
+        serve();
+      });
+    }
+    const line = (pattern) => within(10_000, `${args.join(" ")} to say ${pattern}, it said ${JSON.stringify(lines)}`, new Promise((resolve) => {
+      waiting.add({ pattern, resolve });
+      serve();
+    }));
+    const handle = { child, line, exit, write: (text) => child.stdin.write(text), kill: (signal = "SIGTERM") => child.exitCode === null && child.signalCode === null && process.kill(-child.pid, signal) };
+    this.#children.add(handle);
+    return handle;
+  }
+
+  /** stop ends everything that was started, and waits. */
+  async stop() {
+    for (const c of this.#clients) await c.close().catch(() => {});
+    for (const c of [...this.#children].reverse()) {
+      c.kill("SIGKILL");
+      await c.exit;
+    }
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** within is a promise that may not take longer. */
+export function within(ms, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${what}`)), ms)));
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** eventually tries f until it gives something true. */
+export async function eventually(what, f, ms = 10_000) {
+  const end = Date.now() + ms;
+  for (;;) {
+    const got = await f();
+    if (got) return got;
+    if (Date.now() > end) throw new Error(`waited ${ms} ms for ${what}`);
+    await new Promise((r) => setTimeout(r, 20));
+  }
+}

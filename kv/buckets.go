@@ -200,8 +200,7 @@ func typed(err error, stream string, r subjects.Realm) error {
 	case errors.Is(err, jetstream.ErrNoStreamResponse):
 		return wire.Errorf(wire.Unavailable, "stream %s has no leader or is missing: %w", stream, err)
 	}
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		switch {
 		case api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164: // the same, without the number
 			return wire.Errorf(wire.BadRevision, "stream %s: %w", stream, err)

@@ -19,36 +19,65 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
-// Names of the parts that users of a node need.
+// Identity, Method, Payload, Filter and Error are what travels; see package
+// wire.
 type (
+	// Identity is what an app says of itself and what its node stamps on it.
 	Identity = wire.Identity
-	Method   = wire.Method
-	Payload  = wire.Payload
-	Filter   = wire.Filter
-	Error    = wire.Error
+	// Method describes a method or stream.
+	Method = wire.Method
+	// Payload is an encoded value.
+	Payload = wire.Payload
+	// Filter selects identities.
+	Filter = wire.Filter
+	// Error is an error with a code.
+	Error = wire.Error
+)
 
-	Info      = directory.Node
-	AppInfo   = directory.App
-	Event     = directory.Event
+// Info, AppInfo, Event and EventKind are who is here; see package directory.
+type (
+	// Info is one node.
+	Info = directory.Node
+	// AppInfo is one app.
+	AppInfo = directory.App
+	// Event is one change of who is here.
+	Event = directory.Event
+	// EventKind is what an Event reports.
 	EventKind = directory.Kind
+)
 
-	Call    = interop.Call
+// The parts of methods, streams and topics; see packages interop and topics.
+type (
+	// Call is what a handler is called with.
+	Call = interop.Call
+	// Handler serves a method.
 	Handler = interop.Handler
-	Result  = interop.Result
+	// Result is a call's outcome on one server.
+	Result = interop.Result
+	// Results are the outcomes of one call.
 	Results = interop.Results
-	Target  = interop.Target
-	Option  = interop.Option
-	Trace   = interop.Trace
-
-	Stream              = interop.Stream
-	StreamOptions       = interop.StreamOptions
+	// Target says which servers are meant.
+	Target = interop.Target
+	// Option changes a call or a subscription.
+	Option = interop.Option
+	// Trace is a W3C trace context.
+	Trace = interop.Trace
+	// Stream is a stream that an app publishes.
+	Stream = interop.Stream
+	// StreamOptions say how a stream treats its subscribers.
+	StreamOptions = interop.StreamOptions
+	// SubscriptionRequest is what a stream's app decides about.
 	SubscriptionRequest = interop.SubscriptionRequest
-	Subscriber          = interop.Subscriber
-	Subscription        = interop.Subscription
-	StreamEvent         = interop.Event
-
+	// Subscriber is a subscription as the stream's app sees it.
+	Subscriber = interop.Subscriber
+	// Subscription is a subscription as the subscriber sees it.
+	Subscription = interop.Subscription
+	// StreamEvent is what a Subscription yields.
+	StreamEvent = interop.Event
+	// TopicSubscription is a subscription to topics.
 	TopicSubscription = topics.Subscription
-	TopicEvent        = topics.Event
+	// TopicEvent is what a TopicSubscription yields.
+	TopicEvent = topics.Event
 )
 
 // The kinds of directory events.
@@ -63,7 +92,7 @@ const (
 	MethodRemoved       = directory.MethodRemoved
 )
 
-// The targets and options of calls and subscriptions; see package interop.
+// The targets of calls and subscriptions that need no filter; see package interop.
 var (
 	Best     = interop.Best
 	All      = interop.All

@@ -195,11 +195,12 @@ func (k Key) Context() (ContextKey, bool) {
 
 // cutAll cuts the prefixes off s one after the other.
 func cutAll(s string, prefixes ...string) (string, bool) {
-	ok := true
 	for _, p := range prefixes {
-		if s, ok = strings.CutPrefix(s, p); !ok {
+		rest, ok := strings.CutPrefix(s, p)
+		if !ok {
 			return "", false
 		}
+		s = rest
 	}
 	return s, true
 }

@@ -5,6 +5,8 @@ import (
 	"encoding"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"maps"
 	"math"
 	"reflect"
 	"time"
@@ -284,7 +286,7 @@ func (d *decoder) field(i int, v reflect.Value, name string, index []int) (int, 
 
 // within puts the name of a field or key before the message.
 func within(name string, err error) error {
-	if e, ok := err.(*Error); ok {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return &Error{Code: e.Code, Message: cut(name, 64) + ": " + e.Message, cause: e.cause}
 	}
 	return err
@@ -300,11 +302,9 @@ func (d *decoder) mapping(i int, v reflect.Value) (int, error) {
 	if v.IsNil() {
 		v.Set(reflect.MakeMapWithSize(t, int(n)))
 	}
-	if m, ok := v.Interface().(map[string]any); ok {
+	if m, ok := reflect.TypeAssert[map[string]any](v); ok {
 		x, next := d.any(i)
-		for name, value := range x.(map[string]any) {
-			m[name] = value
-		}
+		maps.Copy(m, x.(map[string]any))
 		return next, nil
 	}
 	name, value := reflect.New(t.Key()).Elem(), reflect.New(t.Elem()).Elem()

@@ -34,7 +34,7 @@ func (h *hex16) UnmarshalMsgpack(b []byte) error {
 // What the msgpack package writes for each feature of its tags, we read.
 func TestDecodeReadsWhatEncodeWrites(t *testing.T) {
 	type pair struct {
-		_msgpack struct{} `msgpack:",as_array"`
+		_msgpack struct{} `msgpack:",as_array"` //nolint:unused // read by reflection
 		A, B     int
 	}
 	type embedded struct {

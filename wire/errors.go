@@ -140,7 +140,7 @@ func AsError(err error) *Error {
 	if err == nil {
 		return nil
 	}
-	if e, ok := err.(*Error); ok {
+	if e, ok := err.(*Error); ok { //nolint:errorlint // only the outermost may pass as it is
 		return e
 	}
 	message := err.Error()

@@ -80,8 +80,7 @@ func planOf(t reflect.Type, jsonTags bool) *structPlan {
 
 func makePlan(t reflect.Type, jsonTags bool) *structPlan {
 	plan := &structPlan{byName: make(map[string][]int, t.NumField())}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		tag := f.Tag.Get("msgpack")
 		if tag == "" && jsonTags {
 			tag = f.Tag.Get("json")

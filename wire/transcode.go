@@ -53,7 +53,7 @@ var jsonReaders = sync.Pool{New: func() any {
 // as long as there is little to move.
 func walkJSON(dst, src []byte, emit bool) ([]byte, error) {
 	r := jsonReaders.Get().(*jsonReader)
-	r.buf = *bytes.NewBuffer(src[:len(src):len(src)])
+	r.buf = *bytes.NewBuffer(slices.Clip(src))
 	r.dec.Reset(&r.buf, jsonOptions, jsontext.AllowDuplicateNames(true))
 	defer func() {
 		r.buf = bytes.Buffer{} // do not keep src
@@ -108,7 +108,7 @@ func walkJSON(dst, src []byte, emit bool) ([]byte, error) {
 		}
 		stack[depth-1].n++
 	}
-	if _, err := r.dec.ReadToken(); err != io.EOF {
+	if _, err := r.dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, badJSON(r.dec.InputOffset(), errors.New("bytes after the value"))
 	}
 	return dst, nil
@@ -188,7 +188,7 @@ func badJSON(at int64, err error) *Error {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		at, err = syntax.ByteOffset, syntax.Err
 	}
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("the value is cut short")
 	}
 	return Errorf(BadPayload, "json, byte %d: %s", at, cut(err.Error(), 256))

@@ -121,10 +121,10 @@ func (d *demo) follow(ctx context.Context, s script, alice *machine, bob **machi
 
 // ignoreEnd drops errors that only say that the demo is over.
 func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // pause waits, and is false if ctx ends meanwhile.

@@ -95,8 +95,10 @@ func (c *nodesCommand) Run(ctx context.Context, p *program) error {
 				}
 				continue
 			}
-			rows = append(rows, table.Row{line.ID, line.Machine, line.Host, line.User,
-				strings.Join(line.Apps, ", "), line.Version, clockOffset(n.ClockOffset), line.State})
+			rows = append(rows, table.Row{
+				line.ID, line.Machine, line.Host, line.User,
+				strings.Join(line.Apps, ", "), line.Version, clockOffset(n.ClockOffset), line.State,
+			})
 		}
 		if !p.json {
 			header := table.Row{"node", "machine", "host", "user", "apps", "version", "clock", "state"}
@@ -136,8 +138,10 @@ func (c *appsCommand) Run(ctx context.Context, p *program) error {
 					}
 					continue
 				}
-				rows = append(rows, table.Row{a.Identity.Application, line.ID, string(n.ID), n.Machine, n.User,
-					strings.Join(line.Methods, ", "), strings.Join(line.Streams, ", ")})
+				rows = append(rows, table.Row{
+					a.Identity.Application, line.ID, string(n.ID), n.Machine, n.User,
+					strings.Join(line.Methods, ", "), strings.Join(line.Streams, ", "),
+				})
 			}
 		}
 		if !p.json {

@@ -129,7 +129,7 @@ func (p *program) newLogger() *slog.Logger {
 	if p.json {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: p.level()}))
 	}
-	return slog.New(tint.NewHandler(w, &tint.Options{
+	return slog.New(tint.NewTextHandler(w, &tint.Options{
 		Level: p.level(), TimeFormat: "15:04:05.000", NoColor: !p.colour(p.stderr),
 	}))
 }

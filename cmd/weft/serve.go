@@ -113,8 +113,7 @@ func runError(ctx context.Context, err error, stderr string) error {
 		return wire.Errorf(wire.Limit, "the command printed more than %d bytes", maxOutput)
 	}
 	if stderr = strings.TrimSpace(stderr); stderr == "" {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			stderr = "the command failed with " + exit.String()
 		} else {
 			stderr = fmt.Sprintf("the command could not be run: %v", err)

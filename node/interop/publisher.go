@@ -27,27 +27,21 @@ func (x *Interop) accept(from subjects.Node, q wire.SubscribeRequest) (wire.Subs
 	if m.stream == nil {
 		return none, wire.Errorf(wire.NoServer, "%q is a method, not a stream", q.Stream)
 	}
-	x.mu.Lock()
-	_, known := x.pubs[q.ID]
-	x.mu.Unlock()
-	if known {
-		return none, wire.Errorf(wire.Rejected, "subscription %s exists", q.ID)
-	}
 	s := m.stream
 	c := &Subscriber{
 		stream: s, id: q.ID, node: from, who: x.subscriberOf(from, q.App), subject: string(push),
 		args: wire.Payload{Data: q.Args}, renewed: time.Now(), events: make(chan struct{}),
 	}
+	if err := x.reserve(c); err != nil {
+		return none, err
+	}
 	ctx, cancel := context.WithTimeout(s.app.ctx, wire.CallTimeout)
 	defer cancel()
 	name, err := s.decide(ctx, c.args, c.who)
-	if err != nil {
-		return none, err
+	if err == nil {
+		err = s.add(c, name, func(*branch) error { return nil })
 	}
-	x.mu.Lock()
-	x.pubs[c.id] = c
-	x.mu.Unlock()
-	if err := s.add(c, name, nil); err != nil {
+	if err != nil {
 		x.mu.Lock()
 		delete(x.pubs, c.id)
 		x.mu.Unlock()
@@ -55,6 +49,18 @@ func (x *Interop) accept(from subjects.Node, q wire.SubscribeRequest) (wire.Subs
 	}
 	x.wg.Go(func() { x.mark(c) })
 	return wire.SubscribeReply{Branch: name, Epoch: s.epoch}, nil
+}
+
+// reserve takes a subscription's id, while it is being decided about.
+func (x *Interop) reserve(c *Subscriber) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.pubs[c.id] != nil {
+		x.stats.refused.Add(1)
+		return wire.Errorf(wire.Rejected, "subscription %s exists", c.id)
+	}
+	x.pubs[c.id] = c
+	return nil
 }
 
 // subscriberOf is who subscribes: an app of the sending node, or what the
@@ -97,15 +103,22 @@ func (x *Interop) mark(c *Subscriber) {
 	}
 }
 
-// known returns a subscription that this sender made.
+// known returns a subscription that this sender made, and its stream locked.
 func (x *Interop) known(from subjects.Node, id string) (*Subscriber, error) {
 	x.mu.Lock()
 	c := x.pubs[id]
 	x.mu.Unlock()
-	if c == nil || c.node != from {
-		return nil, wire.Errorf(wire.TargetGone, "node %s does not know subscription %s", x.cfg.Self, id)
+	if c != nil && c.node == from {
+		c.stream.mu.Lock()
+		if c.branch != nil && !c.gone { // accepted and not ended
+			return c, nil
+		}
+		c.stream.mu.Unlock()
+	} else if c != nil {
+		x.stats.refused.Add(1)
+		x.log.Debug("message about somebody else's subscription", slog.String("node", string(from)))
 	}
-	return c, nil
+	return nil, wire.Errorf(wire.TargetGone, "node %s does not know subscription %s", x.cfg.Self, id)
 }
 
 // resume continues a subscription after its subscriber was cut off: the branch
@@ -116,11 +129,7 @@ func (x *Interop) resume(from subjects.Node, q wire.SubscribeRequest) (wire.Subs
 		return wire.SubscribeReply{}, err
 	}
 	s := c.stream
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.gone {
-		return wire.SubscribeReply{}, wire.Errorf(wire.TargetGone, "subscription %s has ended", q.ID)
-	}
 	c.renewed = time.Now()
 	s.mark(c.branch)
 	if c.private > 0 {
@@ -137,12 +146,14 @@ func (x *Interop) confirm(from subjects.Node, q wire.ConfirmRequest) (wire.Confi
 		return r, err
 	}
 	s := c.stream
-	s.mu.Lock()
-	if c.gone || q.Epoch != s.epoch {
-		s.mu.Unlock()
-		return r, wire.Errorf(wire.TargetGone, "subscription %s has ended", q.ID)
+	defer s.mu.Unlock()
+	if q.Epoch != s.epoch || q.Seq > c.branch.seq {
+		x.stats.refused.Add(1)
+		return r, wire.Errorf(wire.BadPayload, "subscription %s: the branch has not reached epoch %d, sequence %d", q.ID, q.Epoch, q.Seq)
 	}
-	first := !c.confirmed
+	if !c.confirmed {
+		s.added(c)
+	}
 	c.confirmed = true
 	c.renewed = time.Now()
 	for _, k := range c.branch.kept {
@@ -150,16 +161,13 @@ func (x *Interop) confirm(from subjects.Node, q wire.ConfirmRequest) (wire.Confi
 			r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data})
 		}
 	}
-	s.mu.Unlock()
-	if first {
-		s.added(c)
-	}
 	return r, nil
 }
 
 // unsubscribe ends a subscription at its subscriber's wish.
 func (x *Interop) unsubscribe(from subjects.Node, id string) {
 	if c, err := x.known(from, id); err == nil {
+		c.stream.mu.Unlock()
 		c.stream.drop(c)
 	}
 }
@@ -171,34 +179,47 @@ func (x *Interop) tick() {
 	for {
 		select {
 		case now := <-t.C:
-			x.housekeep(now, idleMark)
+			x.housekeep(now, false)
 		case <-x.ctx.Done():
 			return
 		}
 	}
 }
 
-// housekeep marks the branches that were silent for idle, and forgets
-// subscribers whose app is gone.
-func (x *Interop) housekeep(now time.Time, idle time.Duration) {
-	online := x.cfg.Data.State().Online
+// housekeep marks idle branches and forgets subscribers whose app is gone. Back
+// means after a reconnect: then all branches are marked, and nobody is gone,
+// because nobody could be seen meanwhile.
+func (x *Interop) housekeep(now time.Time, back bool) {
+	if !x.cfg.Data.State().Online {
+		return
+	}
+	idle := func(sent time.Time) bool { return back || now.Sub(sent) >= idleMark }
 	x.mu.Lock()
 	pubs := make([]*Subscriber, 0, len(x.pubs))
 	for _, c := range x.pubs {
 		pubs = append(pubs, c)
 	}
 	x.mu.Unlock()
+	marked := map[*branch]bool{}
 	for _, c := range pubs {
 		s := c.stream
 		s.mu.Lock()
-		if online && !c.gone && now.Sub(c.branch.sent) >= idle {
-			s.mark(c.branch)
+		if c.gone || c.branch == nil {
+			s.mu.Unlock()
+			continue
 		}
-		if online && !c.gone && c.private > 0 && now.Sub(c.sent) >= idle {
+		if !marked[c.branch] && idle(c.branch.sent) {
+			s.mark(c.branch)
+			marked[c.branch] = true
+		}
+		if c.private > 0 && idle(c.sent) {
 			s.publish(c.subject, wire.AppendStreamMark(nil, s.epoch, c.private))
 			c.sent = now
 		}
-		gone := online && c.lapsed(now)
+		if back {
+			c.absent, c.renewed = time.Time{}, now
+		}
+		gone := c.lapsed(now)
 		s.mu.Unlock()
 		if gone && s.drop(c) {
 			x.log.Debug("subscriber has gone", slog.String("stream", s.Name()), slog.String("node", string(c.node)))
@@ -226,7 +247,7 @@ func (c *Subscriber) lapsed(now time.Time) bool {
 // Connected tells streams that the connection is back: every branch says how
 // far it is, and every subscription asks its publisher to go on.
 func (x *Interop) Connected() {
-	x.housekeep(time.Now(), 0)
+	x.housekeep(time.Now(), true)
 	ch := make(chan struct{})
 	close(*x.online.Swap(&ch))
 }

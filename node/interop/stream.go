@@ -23,6 +23,8 @@ const (
 	absentFor    = 15 * time.Second       // a subscriber's app may be missing from the directory
 	strangerFor  = 30 * time.Second       // a plain NATS client renews its subscription by resuming it
 	tickInterval = time.Second
+
+	confirmOverhead = 64 // bytes of an answer with one item around that item
 )
 
 // StreamOptions say how a stream treats its subscribers.
@@ -139,19 +141,9 @@ func (s *Stream) Name() string { return s.m.def.Name }
 // that nobody got it; a subscriber on a machine that cannot be reached gets a
 // gap notice later.
 func (s *Stream) Push(value any, branches ...string) error {
-	p, err := encode(value)
+	p, packed, err := s.encode(value, "data")
 	if err != nil {
 		return err
-	}
-	packed, err := p.As(wire.Msgpack)
-	if err != nil {
-		return err
-	}
-	if err := wire.CheckSize("data of stream "+s.Name(), len(packed.Data), s.x.cfg.Data.MaxPayload()); err != nil {
-		return err
-	}
-	if len(packed.Data) == 0 {
-		packed.Data = []byte{0xc0} // nothing is nil on the wire
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,14 +159,34 @@ func (s *Stream) Push(value any, branches ...string) error {
 		}
 		return nil
 	}
+	to := make([]*branch, 0, 8) // all or none: a bad name must not follow a push
 	for _, name := range branches {
 		b, err := s.branch(name)
 		if err != nil {
 			return err
 		}
+		to = append(to, b)
+	}
+	for _, b := range to {
 		s.push(b, p, packed)
 	}
 	return nil
+}
+
+// encode makes what local subscribers get of a value, and the same packed for
+// the wire, where nothing is nil.
+func (s *Stream) encode(value any, what string) (p, packed wire.Payload, err error) {
+	if p, err = encode(value); err != nil {
+		return p, packed, err
+	}
+	if packed, err = p.As(wire.Msgpack); err != nil {
+		return p, packed, err
+	}
+	if len(packed.Data) == 0 {
+		packed = wire.Payload{Data: []byte{0xc0}}
+		p = packed
+	}
+	return p, packed, wire.CheckSize(what+" of stream "+s.Name(), len(packed.Data), s.x.cfg.Data.MaxPayload())
 }
 
 // branch returns a branch, making it if need be; mu is held.
@@ -203,7 +215,7 @@ func (s *Stream) push(b *branch, p, packed wire.Payload) {
 	b.seq++
 	s.x.stats.pushed.Add(1)
 	if n := s.opts.Snapshot; n > 0 {
-		b.keep(kept{b.seq, packed}, n)
+		b.keep(kept{b.seq, packed}, n, s.x.cfg.Data.MaxPayload())
 	}
 	if b.remotes > 0 {
 		s.buf = wire.AppendStreamData(s.buf[:0], s.epoch, b.seq, packed.Data)
@@ -217,7 +229,13 @@ func (s *Stream) push(b *branch, p, packed wire.Payload) {
 	}
 }
 
-func (b *branch) keep(k kept, most int) {
+// keep adds a message to the snapshot. One that fills a whole message would
+// not fit into the answer to a confirmation, and what is older is not the last.
+func (b *branch) keep(k kept, most int, maxPayload int64) {
+	if wire.CheckSize("", len(k.body.Data)+confirmOverhead, maxPayload) != nil {
+		b.kept, b.bytes = nil, 0
+		return
+	}
 	b.kept = append(b.kept, k)
 	b.bytes += len(k.body.Data)
 	for len(b.kept) > most || b.bytes > wire.MaxSnapshotBytes && len(b.kept) > 1 {
@@ -292,6 +310,11 @@ func (s *Stream) end(why string) {
 	for sub := range s.subs {
 		subs = append(subs, sub)
 	}
+	for _, b := range s.branches {
+		if b.remotes > 0 {
+			s.mark(b) // so that a lost tail shows before the end
+		}
+	}
 	s.mu.Unlock()
 	for _, sub := range subs {
 		sub.close(wire.TargetGone, why)
@@ -309,20 +332,10 @@ func (c *Subscriber) Branch() string { return c.branch.name }
 
 // Push sends private data: only this subscription gets it.
 func (c *Subscriber) Push(value any) error {
-	p, err := encode(value)
-	if err != nil {
-		return err
-	}
-	packed, err := p.As(wire.Msgpack)
-	if err != nil {
-		return err
-	}
 	s := c.stream
-	if err := wire.CheckSize("private data of stream "+s.Name(), len(packed.Data), s.x.cfg.Data.MaxPayload()); err != nil {
+	p, packed, err := s.encode(value, "private data")
+	if err != nil {
 		return err
-	}
-	if len(packed.Data) == 0 {
-		packed.Data = []byte{0xc0}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -345,6 +358,12 @@ func (c *Subscriber) Close(reason string) {
 	if reason == "" {
 		reason = "the publisher closed the subscription"
 	}
+	s := c.stream
+	s.mu.Lock()
+	if c.leg == nil && !c.gone {
+		s.mark(c.branch)
+	}
+	s.mu.Unlock()
 	c.close(wire.Canceled, reason)
 }
 
@@ -362,9 +381,9 @@ func (c *Subscriber) close(code wire.Code, reason string) {
 	s.mu.Unlock()
 }
 
-// add puts a subscriber on a branch; started is called under mu, so that a
-// local subscription starts exactly there.
-func (s *Stream) add(c *Subscriber, name string, started func(b *branch)) error {
+// add puts a subscriber on a branch; start is called under mu, so that a local
+// subscription starts exactly there, or refuses.
+func (s *Stream) add(c *Subscriber, name string, start func(b *branch) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -375,12 +394,12 @@ func (s *Stream) add(c *Subscriber, name string, started func(b *branch)) error 
 		return err
 	}
 	c.branch = b
+	if err := start(b); err != nil {
+		return err
+	}
 	b.subs[c], s.subs[c] = struct{}{}, struct{}{}
 	if c.leg == nil {
 		b.remotes++
-	}
-	if started != nil {
-		started(b)
 	}
 	return nil
 }
@@ -439,7 +458,12 @@ func (s *Stream) decide(ctx context.Context, args wire.Payload, who wire.Identit
 	if s.opts.OnRequest == nil {
 		return "", nil
 	}
+	if n := s.app.serving.Add(1); n > wire.MaxPendingCalls {
+		s.app.serving.Add(-1)
+		return "", wire.Errorf(wire.Busy, "calls being served by app %s: the limit is %d (%s)", s.app.id, wire.MaxPendingCalls, s.Name())
+	}
 	defer func() {
+		s.app.serving.Add(-1)
 		if r := recover(); r != nil {
 			s.x.log.Error("stream handler panicked", slog.String("handler", "OnRequest"), slog.Any("panic", r))
 			err = wire.Errorf(wire.Rejected, "the publisher's handler panicked")
@@ -448,6 +472,9 @@ func (s *Stream) decide(ctx context.Context, args wire.Payload, who wire.Identit
 	branch, err = s.opts.OnRequest(ctx, &SubscriptionRequest{Stream: s.Name(), Args: args, Subscriber: who})
 	if err != nil {
 		return "", wire.Errorf(wire.Rejected, "%w", err)
+	}
+	if ctx.Err() != nil {
+		return "", errOf(ctx) // nobody waits for it any more
 	}
 	return branch, nil
 }

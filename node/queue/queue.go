@@ -49,7 +49,7 @@ func New[T any](maxItems, maxBytes int, notice Notice[T]) *Queue[T] {
 }
 
 // Put appends an item that may be dropped. Numbers of a source must grow by
-// one; source must be comparable.
+// one, unless Skip says otherwise; source must be comparable.
 func (q *Queue[T]) Put(item T, size int, source any, number uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -70,6 +70,29 @@ func (q *Queue[T]) Put(item T, size int, source any, number uint64) {
 		delete(q.lost, source)
 	}
 	q.append(item, size)
+}
+
+// Skip says that the numbers from to to of a source will not come; item tells
+// the reader. When the queue is full they count as dropped instead.
+func (q *Queue[T]) Skip(item T, source any, from, to uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	s := q.lost[source]
+	switch {
+	case len(q.items)-q.head < q.maxItems:
+		if s != nil {
+			q.append(q.notice(source, s.from, s.to), 0)
+			delete(q.lost, source)
+		}
+		q.append(item, 0)
+	case s != nil:
+		s.to = to
+	default:
+		q.lost[source] = &span{from, to}
+	}
 }
 
 // Control appends an item that is never dropped. If items of its source were,

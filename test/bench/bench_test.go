@@ -130,12 +130,12 @@ func compare(b *testing.B, batch int, ours, raw func(n int)) {
 	b.ReportMetric(ratios[len(ratios)/2], "ratio")
 }
 
-// parallel does n pieces of work on k goroutines.
-func parallel(n, k int, f func()) {
+// parallel does n pieces of work, 64 at a time.
+func parallel(n int, f func()) {
 	var wg sync.WaitGroup
 	var left atomic.Int64
 	left.Store(int64(n))
-	for range k {
+	for range 64 {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
 				f()
@@ -198,7 +198,7 @@ func BenchmarkInvokeTwoNodes(b *testing.B) {
 	weft, raw := invoke(b, join(b, start(b, s, "client"))), request(b, s)
 	b.Run("sequential", func(b *testing.B) { compare(b, 200, repeat(weft), repeat(raw)) })
 	b.Run("64-in-flight", func(b *testing.B) {
-		compare(b, 2000, func(n int) { parallel(n, 64, weft) }, func(n int) { parallel(n, 64, raw) })
+		compare(b, 2000, func(n int) { parallel(n, weft) }, func(n int) { parallel(n, raw) })
 	})
 }
 
@@ -209,7 +209,7 @@ func BenchmarkInvokeOneNode(b *testing.B) {
 	weft, raw := invoke(b, join(b, n)), request(b, s)
 	b.Run("sequential", func(b *testing.B) { compare(b, 200, repeat(weft), repeat(raw)) })
 	b.Run("64-in-flight", func(b *testing.B) {
-		compare(b, 2000, func(n int) { parallel(n, 64, weft) }, func(n int) { parallel(n, 64, raw) })
+		compare(b, 2000, func(n int) { parallel(n, weft) }, func(n int) { parallel(n, raw) })
 	})
 }
 

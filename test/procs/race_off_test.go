@@ -1,0 +1,5 @@
+//go:build unix && !race
+
+package procs_test
+
+const raceEnabled = false

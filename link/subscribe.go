@@ -96,10 +96,10 @@ func (l *Link) report(err error) (told bool) {
 // those before it have passed through the callback queue.
 func (l *Link) await(ctx context.Context, m *making, before error) error {
 	for {
-		last := l.nc.LastError()
 		l.mu.Lock()
 		denied, reported, news := m.denied, l.reported, l.news
 		l.mu.Unlock()
+		last := l.nc.LastError() // after reported: one that is newer is still to come
 		if denied != nil {
 			return wire.Errorf(wire.Denied, "NATS permissions do not allow subscribing to %s: %w", m.subject, denied)
 		}

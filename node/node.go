@@ -209,7 +209,11 @@ func Provision(ctx context.Context, c NATS, realm string, replicas int) error {
 	if err != nil {
 		return wire.Errorf(wire.BadName, "realm: %w", err)
 	}
-	nc, err := nats.Connect(c.URL, append([]nats.Option{nats.Name("weft admin")}, c.Options...)...)
+	opts := []nats.Option{nats.Name("weft admin")}
+	if deadline, ok := ctx.Deadline(); ok {
+		opts = append(opts, nats.Timeout(time.Until(deadline)))
+	}
+	nc, err := nats.Connect(c.URL, append(opts, c.Options...)...)
 	if err != nil {
 		if errors.Is(err, nats.ErrAuthorization) {
 			return wire.Errorf(wire.Denied, "%s refuses these credentials", c.URL)

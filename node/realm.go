@@ -22,9 +22,14 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
-// startWithin is how long Start waits for the directory before it leaves the
-// node to come online by itself.
-const startWithin = 10 * time.Second
+const (
+	// startWithin is how long Start waits for the directory before it leaves
+	// the node to come online by itself.
+	startWithin = 10 * time.Second
+	// manifestsWithin is how long it then waits for the methods of others.
+	manifestsWithin = 3 * time.Second
+	manifestPoll    = 200 * time.Millisecond
+)
 
 // Realm is a node's part in one realm: its connections and services.
 type Realm struct {
@@ -144,6 +149,13 @@ func reasonOf(c, d link.State) string {
 
 // onSync is called by the directory after each attempt to read it.
 func (r *Realm) onSync(err error) {
+	if err == nil {
+		// Online means that a call finds every method there is; one that
+		// cannot be fetched holds nobody up for long.
+		ctx, cancel := context.WithTimeout(r.ctx, manifestsWithin)
+		r.complete(ctx)
+		cancel()
+	}
 	r.setSynced(err == nil, err)
 	r.update()
 	if err != nil {
@@ -163,20 +175,27 @@ func (r *Realm) onSync(err error) {
 // joinAsk joins the group that answers calls by name, as soon as this node
 // knows everyone's methods.
 func (r *Realm) joinAsk() {
-	for {
-		changed := r.directory.Changed()
-		if r.directory.Complete(r.ctx) {
-			break
-		}
-		select {
-		case <-changed:
-		case <-time.After(time.Second):
-		case <-r.ctx.Done():
-			return
-		}
+	if !r.complete(r.ctx) {
+		return
 	}
 	if err := r.interop.AskGroup(r.ctx); err != nil && r.ctx.Err() == nil {
 		r.log.WarnContext(r.ctx, "calls by name are not answered by this node", slog.Any("error", err))
+	}
+}
+
+// complete waits until the methods of everyone are known.
+func (r *Realm) complete(ctx context.Context) bool {
+	for {
+		changed := r.directory.Changed()
+		if r.directory.Complete(ctx) {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-time.After(manifestPoll): // a manifest that cannot be had changes nothing
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -46,8 +47,10 @@ func (x *Interop) attach(ctx context.Context, subject string, l *leg) (*feed, er
 	f.legs.Store(&legs)
 	f.mu.Unlock()
 	if first {
-		f.sub, f.err = x.cfg.Data.Subscribe(ctx, subject, "", f.onMessage, nil)
-		close(f.ready)
+		x.wg.Go(func() { // for all that attach: none of them may cancel it
+			f.sub, f.err = x.cfg.Data.Subscribe(x.ctx, subject, "", f.onMessage, nil)
+			close(f.ready)
+		})
 	}
 	select {
 	case <-f.ready:
@@ -93,8 +96,12 @@ func (f *feed) onMessage(msg *nats.Msg) {
 		f.x.refused(msg, "not a stream message")
 		return
 	}
+	taken := false
 	for _, l := range *f.legs.Load() {
-		l.onBranch(m)
+		taken = l.onBranch(m) || taken
+	}
+	if !taken {
+		f.x.refused(msg, "not this epoch")
 	}
 }
 
@@ -117,9 +124,160 @@ func (x *Interop) onPush(msg *nats.Msg) {
 	x.mu.Lock()
 	l := x.legs[p.Sub]
 	x.mu.Unlock()
-	if l == nil || l.server.Node != p.Owner {
+	switch {
+	case l == nil: // it has just ended
 		x.log.Debug("private data for no subscription", slog.String("node", string(p.Owner)))
+	case l.server.Node != p.Owner:
+		x.refused(msg, "somebody else's subscription")
+	case !l.onPrivate(m):
+		x.refused(msg, "not this epoch")
+	}
+}
+
+// onBranch takes a message of the branch and says whether it could be one.
+func (l *leg) onBranch(m wire.StreamMessage) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m.Epoch != l.epoch {
+		return false
+	}
+	if l.state != over {
+		l.heard = time.Now()
+		l.take(m)
+	}
+	return true
+}
+
+// take is the state machine of a remote leg; mu is held.
+func (l *leg) take(m wire.StreamMessage) {
+	switch {
+	case l.state == starting && m.Kind == wire.StreamMark:
+		l.fetch(m.Seq)
+	case l.state == repairing && m.Kind == wire.StreamData && m.Seq > l.upTo:
+		l.hold(m)
+	case l.state == live && m.Kind == wire.StreamMark && m.Seq > l.last:
+		l.fetch(m.Seq)
+	case l.state == live && m.Kind == wire.StreamData && m.Seq == l.last+1:
+		l.last = m.Seq
+		l.emit(m.Seq, wire.Payload{Data: m.Body}, false)
+	case l.state == live && m.Kind == wire.StreamData && m.Seq > l.last+1:
+		l.fetch(m.Seq - 1)
+		l.hold(m)
+	}
+}
+
+// fetch asks run to confirm up to a sequence.
+func (l *leg) fetch(upTo uint64) {
+	l.state, l.upTo = repairing, upTo
+	l.wake()
+}
+
+// wake makes run repair.
+func (l *leg) wake() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// hold keeps a message until the repair is done. When too much waits, it all
+// becomes part of the gap, which the repair then announces.
+func (l *leg) hold(m wire.StreamMessage) {
+	if len(l.held) >= wire.QueueMessages || l.heldSize+len(m.Body) > wire.QueueBytes && len(l.held) > 0 {
+		l.held, l.heldSize = nil, 0
+		l.fetch(m.Seq)
 		return
 	}
-	l.onPrivate(m)
+	l.held = append(l.held, m)
+	l.heldSize += len(m.Body)
 }
+
+// onPrivate takes private data, its mark, or the end of the subscription, and
+// says whether it could be one.
+func (l *leg) onPrivate(m wire.StreamMessage) bool {
+	l.mu.Lock()
+	state, mine := l.state, m.Epoch == l.epoch || l.epoch == 0
+	if mine && state != over {
+		l.takePrivate(m)
+	}
+	l.mu.Unlock()
+	if mine && state != over && m.Kind == wire.StreamClose {
+		l.close(wire.FromHeader(string(m.Code), m.Reason))
+	}
+	return mine
+}
+
+// takePrivate is the state machine of private data; mu is held.
+func (l *leg) takePrivate(m wire.StreamMessage) {
+	switch isData := m.Kind == wire.StreamData; {
+	case m.Seq <= l.private: // nothing new
+	case !l.joined: // the answer to the confirmation is still on its way
+		if isData && len(l.early) < wire.QueueMessages && l.heldSize+len(m.Body) <= wire.QueueBytes {
+			l.early = append(l.early, m)
+			l.heldSize += len(m.Body)
+		}
+	case isData:
+		if m.Seq > l.private+1 {
+			l.lose(l.private+1, m.Seq-1, true, "lost")
+		}
+		l.private = m.Seq
+		l.emitPrivate(m.Seq, wire.Payload{Data: m.Body})
+	default:
+		l.lose(l.private+1, m.Seq, true, "lost")
+		l.private = m.Seq
+	}
+}
+
+// runLocal starts the leg on a stream of this node.
+func (l *leg) runLocal() {
+	x := l.sub.x
+	_, m, err := x.served(l.server.ID, l.stream)
+	if err == nil && m.stream == nil {
+		err = wire.Errorf(wire.NoServer, "%q is a method, not a stream", l.stream)
+	}
+	if err != nil {
+		l.finish(err)
+		return
+	}
+	s := m.stream
+	defer context.AfterFunc(s.app.ctx, func() { l.finish(errOf(s.app.ctx)) })()
+	ctx, cancel := context.WithTimeout(l.sub.ctx, l.sub.o.timeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { l.finish(errOf(ctx)) })()
+	name, err := s.decide(ctx, l.sub.args, l.sub.app.identity)
+	if err != nil {
+		l.finish(err)
+		return
+	}
+	c := &Subscriber{stream: s, id: l.id, node: x.cfg.Self, who: l.sub.app.identity, args: l.sub.args, leg: l, confirmed: true, events: make(chan struct{})}
+	if err := s.add(c, name, func(b *branch) error { return l.startLocal(c, b) }); err != nil {
+		l.finish(err)
+		return
+	}
+	s.added(c)
+	select {
+	case <-l.done: // closed before the stream knew c
+		s.drop(c)
+	default:
+	}
+}
+
+// startLocal starts the leg where a branch is; the stream's mu is held.
+func (l *leg) startLocal(c *Subscriber, b *branch) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == over {
+		return l.err
+	}
+	l.pub, l.state, l.branch, l.epoch, l.last = c, live, b.name, c.stream.epoch, b.seq
+	l.join()
+	for _, k := range b.kept {
+		l.emit(k.seq, k.body, true)
+	}
+	return nil
+}
+
+// deliver takes a message of a local stream; the stream's mu is held.
+func (l *leg) deliver(seq uint64, p wire.Payload) { l.emit(seq, p, false) }
+
+func (l *leg) deliverPrivate(seq uint64, p wire.Payload) { l.emitPrivate(seq, p) }

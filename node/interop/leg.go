@@ -19,6 +19,8 @@ const (
 	silentFor   = 3 * idleMark     // without a mark: ask the publisher
 	settleAfter = 12 * time.Second // after a reconnect the directory may lack apps that are there
 	legTick     = 2 * time.Second
+	lastWords   = 500 * time.Millisecond // the directory may overtake the end of the data
+	maxTries    = 3                      // timeouts of a repair, then it is a gap
 )
 
 type legState uint8
@@ -51,12 +53,18 @@ type leg struct {
 	upTo     uint64 // while repairing: confirm up to here
 	private  uint64
 	held     []wire.StreamMessage // while repairing: what follows upTo
-	heldSize int
+	early    []wire.StreamMessage // before Subscribed: private data
+	heldSize int                  // bytes of both
+	tries    int                  // failed repairs
+	closing  bool                 // the publisher has closed it
 	heard    time.Time
 	err      error
-	feed     *feed
 	pub      *Subscriber // of a local server
+
+	feed *feed // belongs to run
 }
+
+var errDeparted = wire.Errorf(wire.TargetGone, "the app that publishes the stream has gone")
 
 // origin is the queue source of a leg's data.
 type origin struct {
@@ -83,7 +91,6 @@ func (l *leg) wait(ctx context.Context) error {
 		}
 		return l.err
 	case <-ctx.Done():
-		l.finish(errOf(ctx))
 		return errOf(ctx)
 	}
 }
@@ -107,7 +114,9 @@ func (l *leg) finish(err error) {
 		l.mu.Unlock()
 		return
 	}
+	l.flush()
 	l.state, l.err = over, err
+	l.held, l.early = nil, nil
 	joined, pub := l.joined, l.pub
 	l.mu.Unlock()
 	close(l.done)
@@ -131,7 +140,11 @@ func (o origin) gap(from, to uint64, reason string) Event {
 // lose reports messages that will not come; mu is held.
 func (l *leg) lose(from, to uint64, isPrivate bool, reason string) {
 	o := origin{l, l.branch, isPrivate}
-	l.sub.q.Control(o.gap(from, to, reason), o)
+	if to == 0 {
+		l.sub.q.Control(o.gap(from, to, reason), o)
+		return
+	}
+	l.sub.q.Skip(o.gap(from, to, reason), o, from, to)
 }
 
 // join reports Subscribed; mu is held.
@@ -154,81 +167,42 @@ func (l *leg) emitPrivate(seq uint64, p wire.Payload) {
 	l.sub.q.Put(Event{Kind: Data, Server: l.server.Identity, Branch: l.branch, Value: p, Seq: seq, Private: true}, p.Len(), origin{l, l.branch, true}, seq)
 }
 
-// runLocal starts the leg on a stream of this node.
-func (l *leg) runLocal() {
-	x := l.sub.x
-	_, m, err := x.served(l.server.ID, l.stream)
-	if err == nil && m.stream == nil {
-		err = wire.Errorf(wire.NoServer, "%q is a method, not a stream", l.stream)
-	}
-	if err != nil {
-		l.finish(err)
-		return
-	}
-	s := m.stream
-	ctx, cancel := context.WithTimeout(l.sub.ctx, l.sub.o.timeout)
-	defer cancel()
-	name, err := s.decide(ctx, l.sub.args, l.sub.app.identity)
-	if err != nil {
-		l.finish(err)
-		return
-	}
-	c := &Subscriber{stream: s, id: l.id, node: x.cfg.Self, who: l.sub.app.identity, args: l.sub.args, leg: l, confirmed: true, events: make(chan struct{})}
-	err = s.add(c, name, func(b *branch) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.state == over {
-			return
-		}
-		l.pub, l.state, l.branch, l.epoch, l.last = c, live, name, s.epoch, b.seq
-		l.join()
-		for _, k := range b.kept {
-			l.emit(k.seq, k.body, true)
-		}
-	})
-	if err != nil {
-		l.finish(err)
-		return
-	}
-	s.added(c)
-	select {
-	case <-l.done: // closed meanwhile, perhaps before pub was set
-		s.drop(c)
-	default:
-	}
-}
-
-// deliver takes a message of a local stream; the stream's mu is held.
-func (l *leg) deliver(seq uint64, p wire.Payload) { l.emit(seq, p, false) }
-
-func (l *leg) deliverPrivate(seq uint64, p wire.Payload) { l.emitPrivate(seq, p) }
-
 // run keeps the leg on a server of another node.
 func (l *leg) run() {
 	x := l.sub.x
 	defer l.withdraw()
+	reconnected := *x.online.Load()
 	if err := l.request(); err != nil {
 		l.finish(err)
 		return
 	}
 	tick := time.NewTicker(legTick)
 	defer tick.Stop()
+	var parting <-chan time.Time
 	for {
-		reconnected := *x.online.Load()
 		changed := x.cfg.Directory.Changed()
-		if l.departed() {
-			l.finish(wire.Errorf(wire.TargetGone, "the app that publishes the stream has gone"))
+		switch departed := l.departed(); {
+		case departed && !l.live():
+			l.finish(errDeparted)
 			return
+		case departed && parting == nil:
+			parting = time.After(lastWords)
+		case !departed:
+			parting = nil
 		}
 		var err error
 		select {
 		case <-l.kick:
 			err = l.repair()
 		case <-reconnected:
+			reconnected = *x.online.Load()
 			err = l.resume()
 		case <-changed:
+		case <-parting:
+			l.close(errDeparted)
 		case <-tick.C:
-			if l.silent() {
+			err = l.repair()
+			if err == nil && l.silent() {
 				err = l.resume()
 			}
 		case <-l.done:
@@ -244,18 +218,28 @@ func (l *leg) run() {
 	}
 }
 
+// close finishes the leg when what has come on the branch has been delivered:
+// it may still wait on the goroutine of its NATS subscription.
+func (l *leg) close(err error) {
+	l.mu.Lock()
+	l.closing = true
+	l.mu.Unlock()
+	if l.sub.x.cfg.Data.Conn().Barrier(func() { l.finish(err) }) != nil {
+		l.finish(err) // the connection has been closed
+	}
+}
+
 // withdraw stops listening and tells the publisher.
 func (l *leg) withdraw() {
 	x := l.sub.x
 	l.mu.Lock()
-	id, f := l.id, l.feed
-	l.feed = nil
+	id := l.id
 	l.mu.Unlock()
 	x.mu.Lock()
 	delete(x.legs, id)
 	x.mu.Unlock()
-	if f != nil {
-		x.detach(f, l)
+	if l.feed != nil {
+		x.detach(l.feed, l)
 	}
 	x.tell(l.server.Node, subjects.VerbUnsubscribe, wire.UnsubscribeRequest{ID: id})
 }
@@ -281,8 +265,8 @@ func (l *leg) silent() bool {
 	return time.Since(l.heard) > silentFor
 }
 
-// send asks the publisher's node. The context is the subscription's.
-func (l *leg) send(verb subjects.Verb, timeout time.Duration, q, r any) error {
+// send asks the publisher's node.
+func (l *leg) send(ctx context.Context, verb subjects.Verb, timeout time.Duration, q, r any) error {
 	x := l.sub.x
 	body, err := wire.Marshal(q)
 	if err != nil {
@@ -291,7 +275,7 @@ func (l *leg) send(verb subjects.Verb, timeout time.Duration, q, r any) error {
 	if err := wire.CheckSize("arguments of stream "+l.stream, len(body), x.cfg.Control.MaxPayload()); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(l.sub.ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	msg := &nats.Msg{Subject: string(x.cfg.Realm.CtlSubject(l.server.Node, x.cfg.Self, verb)), Data: body}
 	reply, err := x.route(len(body)).Request(ctx, msg)
@@ -308,7 +292,8 @@ func (l *leg) send(verb subjects.Verb, timeout time.Duration, q, r any) error {
 	return wire.Unmarshal(reply.Data, r)
 }
 
-// request subscribes, or subscribes again under a new id.
+// request subscribes, or subscribes again under a new id. A branch that goes on
+// in the same epoch is not interrupted by that.
 func (l *leg) request() error {
 	x := l.sub.x
 	args, err := l.sub.args.As(wire.Msgpack)
@@ -316,42 +301,74 @@ func (l *leg) request() error {
 		return err
 	}
 	l.mu.Lock()
-	old, id := l.id, newID()
-	l.id, l.private, l.state, l.held, l.heldSize = id, 0, starting, nil, 0
-	l.heard = time.Now()
+	old, id, joined := l.id, newID(), l.joined
+	if l.private > 0 {
+		l.lose(l.private+1, 0, true, "restarted")
+	}
+	l.id, l.private, l.heard = id, 0, time.Now()
 	l.mu.Unlock()
 	x.mu.Lock()
 	delete(x.legs, old)
 	x.legs[id] = l
 	x.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(l.sub.ctx)
+	defer cancel(nil)
+	if !joined {
+		f := &flight{cancel}
+		if err := x.await(l.server.ID, f); err != nil {
+			return err
+		}
+		defer x.awaited(l.server.ID, f)
+	}
 	q := wire.SubscribeRequest{ID: id, App: string(l.sub.app.id), Server: string(l.server.ID), Stream: l.stream, Args: args.Data}
 	var r wire.SubscribeReply
-	if err := l.send(subjects.VerbSubscribe, l.sub.o.timeout, q, &r); err != nil {
+	if err := l.send(ctx, subjects.VerbSubscribe, l.sub.o.timeout, q, &r); err != nil {
 		return err
 	}
+	l.accepted(r)
+	return l.listen(r.Branch)
+}
+
+// accepted takes the publisher's answer.
+func (l *leg) accepted(r wire.SubscribeReply) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == over {
+		return
+	}
+	if l.joined && l.epoch == r.Epoch && l.branch == r.Branch {
+		if l.state == live {
+			l.state, l.upTo = repairing, l.last
+		}
+		l.wake()
+		return
+	}
+	l.flush()
+	if l.joined {
+		l.lose(l.last+1, 0, false, "restarted")
+	}
+	l.branch, l.epoch, l.last, l.state = r.Branch, r.Epoch, 0, starting
+}
+
+// listen attaches the leg to the subject of its branch.
+func (l *leg) listen(branch string) error {
+	x := l.sub.x
 	stream, err := subjects.Encode(l.stream)
 	if err != nil {
 		return wire.AsError(err)
 	}
-	token, err := subjects.Encode(r.Branch)
+	token, err := subjects.Encode(branch)
 	if err != nil {
 		return wire.AsError(err)
 	}
-	l.mu.Lock()
-	if l.joined && (l.epoch != r.Epoch || l.branch != r.Branch) {
-		l.lose(l.last+1, 0, false, "restarted")
-		l.last = 0
-	}
-	l.branch, l.epoch = r.Branch, r.Epoch
-	f := l.feed
-	l.mu.Unlock()
-	if f != nil {
+	subject := string(x.cfg.Realm.DataSubject(l.server.Node, l.server.ID, stream, token))
+	if f := l.feed; f != nil {
+		if f.subject == subject {
+			return nil
+		}
 		x.detach(f, l)
 	}
-	f, err = x.attach(l.sub.ctx, string(x.cfg.Realm.DataSubject(l.server.Node, l.server.ID, stream, token)), l)
-	l.mu.Lock()
-	l.feed = f
-	l.mu.Unlock()
+	l.feed, err = x.attach(l.sub.ctx, subject, l)
 	return err
 }
 
@@ -362,22 +379,34 @@ func (l *leg) resume() error {
 	id := l.id
 	l.heard = time.Now()
 	l.mu.Unlock()
+	if l.feed == nil { // the last request got half way
+		return l.again(wire.ErrTargetGone)
+	}
 	var r wire.SubscribeReply
 	q := wire.SubscribeRequest{ID: id, App: string(l.sub.app.id), Server: string(l.server.ID), Stream: l.stream, Resume: true}
-	return l.again(l.send(subjects.VerbSubscribe, ctlTimeout, q, &r))
+	return l.again(l.send(l.sub.ctx, subjects.VerbSubscribe, ctlTimeout, q, &r))
+}
+
+// unreached says whether an error is one of the way to the publisher: then the
+// leg goes on and tries later, and the directory tells when it is gone.
+func unreached(err error) bool {
+	return errors.Is(err, errUnsent) || errors.Is(err, wire.ErrOffline) || errors.Is(err, wire.ErrTimeout)
 }
 
 // again decides after a failed request: nil to go on and try later, or why the
 // leg is over.
 func (l *leg) again(err error) error {
-	switch {
-	case err == nil, errors.Is(err, errUnsent), errors.Is(err, wire.ErrOffline), errors.Is(err, wire.ErrTimeout):
-		return nil // the directory tells when the publisher is gone
-	case errors.Is(err, wire.ErrTargetGone):
-		err = l.request()
-		if errors.Is(err, errUnsent) || errors.Is(err, wire.ErrOffline) || errors.Is(err, wire.ErrTimeout) {
+	if errors.Is(err, wire.ErrTargetGone) && !errors.Is(err, errUnsent) {
+		l.mu.Lock()
+		closing := l.closing
+		l.mu.Unlock()
+		if closing {
 			return nil
 		}
+		err = l.request()
+	}
+	if unreached(err) {
+		return nil
 	}
 	return err
 }
@@ -392,19 +421,37 @@ func (l *leg) repair() error {
 	q := wire.ConfirmRequest{ID: l.id, Epoch: l.epoch, Seq: l.upTo, After: l.last}
 	l.mu.Unlock()
 	var r wire.ConfirmReply
-	err := l.send(subjects.VerbConfirm, ctlTimeout, q, &r)
+	err := l.send(l.sub.ctx, subjects.VerbConfirm, ctlTimeout, q, &r)
 	if errors.Is(err, wire.ErrTargetGone) && !errors.Is(err, errUnsent) {
 		return l.again(err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil && !l.joined {
-		l.state = starting // the publisher repeats its mark
-		l.held, l.heldSize = nil, 0
-		return nil
+	if errors.Is(err, wire.ErrTimeout) {
+		l.tries++
 	}
-	l.settle(q, r.Items)
+	switch {
+	case err == nil:
+		l.settle(q, r.Items)
+	case l.state != repairing: // over
+	case errors.Is(err, wire.ErrBadPayload): // the mark was not the publisher's
+		l.sub.x.stats.refused.Add(1)
+		l.reset()
+	case !l.joined:
+		l.reset() // the publisher repeats its mark
+	case !unreached(err) || l.tries >= maxTries:
+		l.settle(q, nil)
+	}
 	return nil
+}
+
+// reset forgets a mark; mu is held.
+func (l *leg) reset() {
+	l.state = live
+	if !l.joined {
+		l.state = starting
+	}
+	l.held, l.heldSize = nil, 0
 }
 
 // settle delivers what was fetched, announces what is missing, and goes on
@@ -414,7 +461,10 @@ func (l *leg) settle(q wire.ConfirmRequest, items []wire.SnapshotItem) {
 		return
 	}
 	fresh := !l.joined
-	l.join()
+	if fresh {
+		l.last = q.Seq
+		l.join()
+	}
 	next := q.After + 1
 	for _, item := range items {
 		if item.Seq < next || item.Seq > q.Seq {
@@ -429,84 +479,21 @@ func (l *leg) settle(q wire.ConfirmRequest, items []wire.SnapshotItem) {
 	if next <= q.Seq && !fresh {
 		l.lose(next, q.Seq, false, "lost")
 	}
-	l.last, l.state = q.Seq, live
-	held := l.held
-	l.held, l.heldSize = nil, 0
+	l.last, l.state, l.tries = q.Seq, live, 0
+	held, early := l.held, l.early
+	l.held, l.early, l.heldSize = nil, nil, 0
 	for _, m := range held {
 		l.take(m)
 	}
-}
-
-// onBranch takes a message of the branch.
-func (l *leg) onBranch(m wire.StreamMessage) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if m.Epoch == l.epoch && l.state != over {
-		l.heard = time.Now()
-		l.take(m)
+	for _, m := range early {
+		l.takePrivate(m)
 	}
 }
 
-// take is the state machine of a remote leg; mu is held.
-func (l *leg) take(m wire.StreamMessage) {
-	switch {
-	case l.state == starting && m.Kind == wire.StreamMark:
-		l.fetch(m.Seq)
-	case l.state == repairing && m.Kind == wire.StreamData && m.Seq > l.upTo:
-		l.hold(m)
-	case l.state == live && m.Kind == wire.StreamMark && m.Seq > l.last:
-		l.fetch(m.Seq)
-	case l.state == live && m.Kind == wire.StreamData && m.Seq == l.last+1:
-		l.last = m.Seq
-		l.emit(m.Seq, wire.Payload{Data: m.Body}, false)
-	case l.state == live && m.Kind == wire.StreamData && m.Seq > l.last+1:
-		l.fetch(m.Seq - 1)
-		l.hold(m)
-	}
-}
-
-// fetch asks run to confirm up to a sequence.
-func (l *leg) fetch(upTo uint64) {
-	l.state, l.upTo = repairing, upTo
-	select {
-	case l.kick <- struct{}{}:
-	default:
-	}
-}
-
-// hold keeps a message until the repair is done. When too much waits, it all
-// becomes part of the gap, which the repair then announces.
-func (l *leg) hold(m wire.StreamMessage) {
-	if len(l.held) >= wire.QueueMessages || l.heldSize+len(m.Body) > wire.QueueBytes && len(l.held) > 0 {
-		l.held, l.heldSize = nil, 0
-		l.fetch(m.Seq)
-		return
-	}
-	l.held = append(l.held, m)
-	l.heldSize += len(m.Body)
-}
-
-// onPrivate takes private data, its mark, or the end of the subscription.
-func (l *leg) onPrivate(m wire.StreamMessage) {
-	l.mu.Lock()
-	if m.Epoch != l.epoch && l.epoch != 0 || l.state == over {
-		l.mu.Unlock()
-		return
-	}
-	switch isData := m.Kind == wire.StreamData; {
-	case m.Seq <= l.private: // nothing new
-	case isData:
-		if m.Seq > l.private+1 {
-			l.lose(l.private+1, m.Seq-1, true, "lost")
-		}
-		l.private = m.Seq
-		l.emitPrivate(m.Seq, wire.Payload{Data: m.Body})
-	default:
-		l.lose(l.private+1, m.Seq, true, "lost")
-		l.private = m.Seq
-	}
-	l.mu.Unlock()
-	if m.Kind == wire.StreamClose {
-		l.finish(wire.FromHeader(string(m.Code), m.Reason))
+// flush gives up what is being repaired and delivers what is held back; mu is
+// held.
+func (l *leg) flush() {
+	for l.joined && l.state == repairing {
+		l.settle(wire.ConfirmRequest{ID: l.id, Epoch: l.epoch, Seq: l.upTo, After: l.last}, nil)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/queue"
@@ -52,6 +53,9 @@ type Event struct {
 	Err      error
 }
 
+// retryAfter is how soon a server is asked again that ended a subscription.
+const retryAfter = time.Second
+
 // Subscription is one app's subscription to a stream, on one or several
 // servers.
 type Subscription struct {
@@ -63,11 +67,14 @@ type Subscription struct {
 	q      *queue.Queue[Event]
 	ctx    context.Context
 	cancel context.CancelFunc
+	news   chan struct{} // a leg is over
 
 	mu     sync.Mutex // guards what follows
 	legs   map[subjects.App]*leg
-	ended  map[subjects.App]bool // servers that rejected or closed it, while they offer the stream
+	ended  map[subjects.App]time.Time // servers that it is over on, while they offer the stream: when to try again, if ever
+	begun  bool                       // a server has accepted
 	closed bool
+	stop   func() bool // hearing that the app leaves
 }
 
 // Subscribe subscribes an app to a stream. It returns when the first server
@@ -92,10 +99,12 @@ func (x *Interop) Subscribe(ctx context.Context, id subjects.App, stream string,
 	if err != nil {
 		return nil, err
 	}
-	s := &Subscription{x: x, app: a, stream: stream, args: p, o: o, legs: map[subjects.App]*leg{}, ended: map[subjects.App]bool{}}
+	s := &Subscription{x: x, app: a, stream: stream, args: p, o: o, news: make(chan struct{}, 1), legs: map[subjects.App]*leg{}, ended: map[subjects.App]time.Time{}}
 	s.q = queue.New(wire.QueueMessages, wire.QueueBytes, s.gap)
 	s.ctx, s.cancel = context.WithCancel(a.ctx)
+	s.stop = context.AfterFunc(a.ctx, s.Close)
 	if err := s.register(); err != nil {
+		s.stop()
 		s.cancel()
 		return nil, err
 	}
@@ -137,22 +146,20 @@ func (s *Subscription) begin(ctx context.Context, servers []directory.Server) er
 		}
 		return err
 	}
-	legs := make([]*leg, len(servers))
-	for i, server := range servers {
-		legs[i] = s.add(server)
+	results := make(chan error, len(servers))
+	for _, server := range servers {
+		l := s.add(server)
+		s.x.wg.Go(func() { results <- l.wait(ctx) })
 	}
 	var first error
-	accepted := false
-	for _, l := range legs {
-		switch err := l.wait(ctx); {
-		case err == nil:
-			accepted = true
-		case first == nil:
+	for range servers {
+		err := <-results
+		if err == nil {
+			return nil
+		}
+		if first == nil {
 			first = err
 		}
-	}
-	if accepted {
-		return nil
 	}
 	return first
 }
@@ -181,10 +188,17 @@ func (s *Subscription) follow() {
 	for {
 		changed := s.x.cfg.Directory.Changed()
 		servers := s.x.match(s.stream, s.o.target, s.app.id, true)
+		next := time.Hour
 		s.mu.Lock()
 		var fresh []directory.Server
 		for _, server := range servers {
-			if id := server.App.ID; s.legs[id] == nil && !s.ended[id] {
+			id := server.App.ID
+			at, ended := s.ended[id]
+			switch wait := time.Until(at); {
+			case s.legs[id] != nil || ended && at.IsZero():
+			case ended && wait > 0:
+				next = min(next, wait)
+			default:
 				fresh = append(fresh, server)
 			}
 		}
@@ -199,6 +213,8 @@ func (s *Subscription) follow() {
 		}
 		select {
 		case <-changed:
+		case <-s.news:
+		case <-time.After(next):
 		case <-s.ctx.Done():
 			return
 		}
@@ -208,23 +224,40 @@ func (s *Subscription) follow() {
 // over is told by a leg that it has ended.
 func (s *Subscription) over(l *leg, started bool, err error) {
 	s.mu.Lock()
+	_, again := s.ended[l.server.ID]
 	if s.legs[l.server.ID] == l {
 		delete(s.legs, l.server.ID)
-		s.ended[l.server.ID] = true
+		s.ended[l.server.ID] = retryAt(err)
 	}
-	last := started && len(s.legs) == 0 && !s.follows()
+	s.begun = s.begun || started
+	last := s.begun && len(s.legs) == 0 && !s.follows()
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
 		return
 	}
-	if started || s.follows() {
+	if started || !again && s.o.target.mode != best {
 		branch := l.branchName()
 		s.q.Control(Event{Kind: Closed, Server: l.server.Identity, Branch: branch, Reason: wire.AsError(err).Message, Err: err}, origin{leg: l, branch: branch})
 	}
 	if last {
 		s.Close()
 	}
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+// retryAt is when to ask a server again that ended a subscription and still
+// offers the stream: never if it said no; otherwise either it has made the
+// stream anew or the directory will drop it.
+func retryAt(err error) time.Time {
+	switch wire.CodeOf(err) {
+	case wire.TargetGone, wire.NoServer, wire.Offline, wire.Unavailable, wire.Busy, wire.Timeout:
+		return time.Now().Add(retryAfter)
+	}
+	return time.Time{}
 }
 
 // gap makes the notice for what a slow reader missed.
@@ -274,6 +307,7 @@ func (s *Subscription) Close() {
 		return
 	}
 	s.closed = true
+	s.stop()
 	legs := make([]*leg, 0, len(s.legs))
 	for _, l := range s.legs {
 		legs = append(legs, l)

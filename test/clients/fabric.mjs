@@ -19,14 +19,21 @@ export class Fabric {
   static async start(realm = "js") {
     const f = new Fabric();
     f.dir = mkdtempSync(join(tmpdir(), "weft-clients-"));
-    f.binary = join(f.dir, "weft");
-    execFileSync("go", ["build", "-o", f.binary, "./cmd/weft"], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
-    f.env = { ...process.env, XDG_DATA_HOME: join(f.dir, "data"), WEFT_REALM: realm };
-    for (const name of Object.keys(f.env)) if (name.startsWith("NATS_")) delete f.env[name];
-    const hub = f.spawn("up", "--json", "--node", "hub", "--nats-listen", "127.0.0.1:0");
-    f.url = JSON.parse(await hub.line(/"online":true/)).nats;
-    f.access = JSON.parse((await f.run("env", "--json")).stdout);
+    await f.#start(realm).catch(async (e) => {
+      await f.stop();
+      throw e;
+    });
     return f;
+  }
+
+  async #start(realm) {
+    this.binary = join(this.dir, "weft");
+    execFileSync("go", ["build", "-o", this.binary, "./cmd/weft"], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
+    this.env = { ...process.env, XDG_DATA_HOME: join(this.dir, "data"), WEFT_REALM: realm };
+    for (const name of Object.keys(this.env)) if (name.startsWith("NATS_")) delete this.env[name];
+    const hub = this.spawn("up", "--json", "--node", "hub", "--nats-listen", "127.0.0.1:0");
+    this.url = JSON.parse(await hub.line(/"online":true/)).nats;
+    this.access = JSON.parse((await this.run("env", "--json")).stdout);
   }
 
   /** connect is a client of its own. */

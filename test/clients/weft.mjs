@@ -15,7 +15,7 @@ import { hostname, userInfo } from "node:os";
 import * as nats from "@nats-io/transport-node";
 import { Directory } from "./directory.mjs";
 import { Queue, Subscription } from "./stream.mjs";
-import { WeftError, codes, decode, encode, escape, injected, isJSON, nameOf, parseStream, patternTokens, sha, token, topicTokens } from "./wire.mjs";
+import { WeftError, deadlineOf, decode, encode, errorOf, escape, injected, isJSON, nameOf, parseStream, patternTokens, sha, token, topicTokens } from "./wire.mjs";
 
 export { WeftError } from "./wire.mjs";
 
@@ -62,7 +62,7 @@ export class Weft {
     for await (const s of this.nc.status()) {
       if (s.type !== "reconnect") continue;
       await this.directory.sync().catch(() => {}); // the next reconnect tries again
-      if (this.doc) await this.assert().catch(() => {}); // so does the next heartbeat
+      if (this.doc) await this.assert().catch(() => {});
       this.#subs.forEach((s) => s.resume());
     }
   }
@@ -71,9 +71,8 @@ export class Weft {
     clearInterval(this.timer);
     clearInterval(this.beat);
     for (const s of this.#subs.values()) await s.close();
-    if (this.doc) {
-      for (const key of ["n", "lease"]) await this.#put(`${key}.${this.name}`, undefined, { "KV-Operation": "PURGE", "Nats-Rollup": "sub" });
-    }
+    const purge = { "KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "10m" };
+    if (this.doc) for (const key of ["n", "lease"]) await this.#put(`${key}.${this.name}`, undefined, purge);
     await this.nc.close();
   }
 
@@ -89,19 +88,20 @@ export class Weft {
   }
 
   /** request sends and returns the reply's value, or throws its error. */
-  async request(subject, value, { json = false, timeout = ms.call, headers = {} } = {}) {
+  async request(subject, value, { json = false, timeout = ms.call, headers = {}, extra = 0 } = {}) {
     const h = headersOf({ ...headers, "Content-Type": json ? "application/json" : undefined });
     try {
       const m = await this.nc.request(subject, encode(value, json), { timeout, headers: h });
-      if (m.headers?.get("Weft-Error-Code")) throw remoteError(m.headers);
-      return decode(m.data, isJSON(m.headers), 4);
+      const error = errorOf(m.headers);
+      if (error) throw error;
+      return decode(m.data, isJSON(m.headers), extra);
     } catch (e) {
       throw natsError(e);
     }
   }
 
   ctl(node, verb, value, timeout = ms.heartbeat) {
-    return this.request(`${this.root}.ctl.${node}.${this.name}.${verb}`, value, { timeout });
+    return this.request(`${this.root}.ctl.${node}.${this.name}.${verb}`, value, { timeout, extra: 4 });
   }
 
   // ---- methods
@@ -169,8 +169,7 @@ export class Weft {
   /** assert writes lease, manifest and document, in this order. */
   async assert() {
     await this.#lease();
-    const bytes = encode({ methods: [...this.#methods.values()].map((m) => m.def) });
-    this.manifest = bytes;
+    const bytes = (this.manifest = encode({ methods: [...this.#methods.values()].map((m) => m.def) }));
     this.doc.apps[0].manifests = this.#methods.size ? [sha(bytes)] : [];
     await this.#put(`if.${sha(bytes)}`, bytes);
     await this.#put(`n.${this.name}`, encode(this.doc));
@@ -205,10 +204,10 @@ export class Weft {
       const found = app === this.app && token(name) === method && this.#methods.get(name.toLowerCase());
       if (!found) throw new WeftError("no-server", `app ${app} does not offer ${name}`);
       if (call.id && this.#seen.has(key)) throw new WeftError("rejected", "a call with this Weft-Id was received before");
-      this.#seen.add(key);
+      if (this.#seen.add(key).size > 1 << 17) this.#seen.delete(this.#seen.values().next().value); // the oldest
       const cancel = new AbortController();
       this.#calls.set(key, cancel);
-      const late = AbortSignal.timeout(Number(get("Weft-Deadline") ?? ms.call));
+      const late = AbortSignal.timeout(deadlineOf(m.headers));
       call.signal = AbortSignal.any([late, cancel.signal]);
       const ended = new Promise((_, reject) => call.signal.addEventListener("abort", () =>
         reject(late.aborted ? new WeftError("timeout", "out of time") : new WeftError("canceled", "canceled by the caller"))));
@@ -288,12 +287,6 @@ function headersOf(object) {
   const h = nats.headers();
   for (const [k, v] of Object.entries(object)) if (v !== undefined) h.set(k, String(v));
   return h;
-}
-
-function remoteError(headers) {
-  const code = headers.get("Weft-Error-Code");
-  const text = headers.get("Weft-Error");
-  return codes.has(code) ? new WeftError(code, text) : new WeftError("internal", `unknown code "${code}": ${text}`);
 }
 
 function natsError(e) {

@@ -119,3 +119,18 @@ export function parseStream(data) {
     return undefined;
   }
 }
+
+/** errorOf is the error that a reply carries, undefined if none. */
+export function errorOf(headers) {
+  const [code, text] = [headers?.get("Weft-Error-Code"), headers?.get("Weft-Error")];
+  if (!code) return undefined;
+  return codes.has(code) ? new WeftError(code, text) : new WeftError("internal", `unknown code "${code}": ${text}`);
+}
+
+/** deadlineOf is how many milliseconds a call may take. */
+export function deadlineOf(headers) {
+  const left = Number(headers?.get("Weft-Deadline") || 30_000);
+  if (!(left > 0)) throw new WeftError("bad-payload", "Weft-Deadline must be a number of milliseconds above 0");
+  if (left > 600_000) throw new WeftError("limit", `Weft-Deadline: ${left} ms, the limit is 600000`);
+  return left;
+}

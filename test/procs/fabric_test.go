@@ -111,7 +111,8 @@ func (f *fabric) environ() []string {
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool {
 		return strings.HasPrefix(s, "NATS_") || strings.HasPrefix(s, "WEFT_") || strings.HasPrefix(s, "XDG_")
 	})
-	return append(env, "XDG_DATA_HOME="+f.data, "XDG_CONFIG_HOME="+filepath.Join(f.data, "config"), "WEFT_REALM="+realm)
+	// GORACE: a process with the race detector sleeps for a second at its end.
+	return append(env, "GORACE=atexit_sleep_ms=0", "XDG_DATA_HOME="+f.data, "XDG_CONFIG_HOME="+filepath.Join(f.data, "config"), "WEFT_REALM="+realm)
 }
 
 // result is what a command said.

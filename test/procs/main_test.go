@@ -10,6 +10,7 @@
 package procs_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,6 +37,11 @@ func runTests(m *testing.M) int {
 	build := exec.Command("go", append(args, "github.com/weft-fabric/weft/cmd/weft")...)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
+		return failed(err)
+	}
+	// These tests wait more than they work, so more of them run at a time than
+	// there are cores; -parallel overrides this.
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		return failed(err)
 	}
 	return m.Run()

@@ -14,6 +14,24 @@ import (
 	"time"
 )
 
+// TestCallAtOnce: a command that has just started knows every server that is
+// there; it never says no-server of a live one.
+func TestCallAtOnce(t *testing.T) {
+	t.Parallel()
+	f := startFabric(t)
+	f.serve("Add", add)
+	const calls = 100
+	var failed []string
+	for range calls {
+		if r := f.run("call", "Add", `{"a":1,"b":2}`, "--nats", f.url); r.code != 0 {
+			failed = append(failed, r.stderr)
+		}
+	}
+	if len(failed) > 0 {
+		t.Errorf("%d of %d calls failed, the first with %s", len(failed), calls, failed[0])
+	}
+}
+
 // TestServingProcessKilled: after kill -9 of the serving process callers hear
 // target-gone for at most 15 s, then no-server, at once each time.
 func TestServingProcessKilled(t *testing.T) {

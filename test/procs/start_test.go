@@ -14,12 +14,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// says checks the exit code and the texts of a command's error.
-func says(t *testing.T, r result, code int, texts ...string) {
+// refused checks that a command failed, and what it says.
+func refused(t *testing.T, r result, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
-		if r.code != code || !strings.Contains(r.stderr, text) {
-			t.Fatalf("exit code %d and %q; want %d and %q in it", r.code, r.stderr, code, text)
+		if r.code != 1 || !strings.Contains(r.stderr, text) {
+			t.Fatalf("exit code %d and %q; want 1 and %q in it", r.code, r.stderr, text)
 		}
 	}
 }
@@ -32,14 +32,14 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	r := newFabric(t).run("up", "--node", "hub", "--nats-listen", l.Addr().String())
-	says(t, r, 1, l.Addr().String()+" is already in use", "--nats-listen")
+	refused(t, r, l.Addr().String()+" is already in use", "--nats-listen")
 }
 
 func TestStoreInUse(t *testing.T) {
 	t.Parallel()
 	f := startFabric(t)
 	r := f.run("up", "--node", "hub", "--nats-listen", "127.0.0.1:0")
-	says(t, r, 1, fmt.Sprintf(`in use by node "hub" (pid %d)`, f.hub.cmd.Process.Pid), "--node")
+	refused(t, r, fmt.Sprintf(`in use by node "hub" (pid %d)`, f.hub.cmd.Process.Pid), "--node")
 }
 
 // TestDamagedStore: a store that cannot be opened is set aside with a loud
@@ -104,7 +104,7 @@ func TestWrongCredentials(t *testing.T) {
 	wrong := []string{"--nats", f.url, "--user", "weft", "--password", "wrong"}
 	for _, args := range [][]string{{"up", "--node", "a"}, {"nodes"}, {"call", "Add"}, {"admin", "provision", realm}} {
 		r := f.run(append(args, wrong...)...)
-		says(t, r, 1, "denied: ", "credentials")
+		refused(t, r, "denied: ", "credentials")
 		if strings.Contains(r.stderr, "wrong") {
 			t.Errorf("weft %s prints the password: %s", args[0], r.stderr)
 		}
@@ -118,9 +118,9 @@ func TestBucketMissing(t *testing.T) {
 	f := startFabric(t)
 	other := []string{"--realm", "other", "--nats", f.url}
 	r := f.run(append([]string{"up", "--node", "a"}, other...)...)
-	says(t, r, 1, "weft admin provision other")
+	refused(t, r, "weft admin provision other")
 	r = f.run(append([]string{"nodes"}, other...)...)
-	says(t, r, 1, "weft admin provision other")
+	refused(t, r, "weft admin provision other")
 
 	f.done("admin", "provision", "other", "--replicas", "1", "--nats", f.url)
 	f.start(append([]string{"up", "--json", "--node", "a"}, other...)...).line(`"online":true`)
@@ -137,7 +137,7 @@ func TestNodeIDTaken(t *testing.T) {
 	f := startFabric(t)
 	f.node("a", "m1")
 	r := f.run("up", "--node", "a", "--nats", f.url)
-	says(t, r, 1, `"a"`, "--node")
+	refused(t, r, `"a"`, "--node")
 }
 
 // TestNodeBeforeHub: an unreachable server is no error.
@@ -148,7 +148,7 @@ func TestNodeBeforeHub(t *testing.T) {
 	n := f.start("up", "--json", "--node", "a", "--nats", f.url)
 	n.line(`"online":false`)
 	r := f.run("nodes", "--nats", f.url)
-	says(t, r, 1, "offline: ")
+	refused(t, r, "offline: ")
 	f.startHub()
 	began := time.Now()
 	n.line(`"online"`)

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -100,11 +101,11 @@ func TestARepeatedCallRunsOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := subjects.Realm(realm)
-		for _, subject := range []subjects.Subject{
+		for i, subject := range []subjects.Subject{
 			r.CallSubject("a", "me", app.ID(), subjects.MustEncode("Buy")), r.AskSubject("me", subjects.MustEncode("Buy")),
 		} {
 			before := runs.Load()
-			m := &nats.Msg{Subject: string(subject), Header: nats.Header{wire.HeaderID: {"0123456789012345678901"}}}
+			m := &nats.Msg{Subject: string(subject), Header: nats.Header{wire.HeaderID: {fmt.Sprintf("%022d", i)}}}
 			if first := request(t, nc, m); first.Header.Get(wire.HeaderErrorCode) != "" {
 				t.Fatalf("first: %v", first.Header)
 			}

@@ -177,6 +177,15 @@ func isPlain(s string, most int) bool {
 
 func isCaller(s string) bool { return isPlain(s, maxID) }
 
+// ParseCaller checks what may stand for the sender in a subject: a node id, or
+// the name that a plain NATS client chose.
+func ParseCaller(s string) (Node, error) {
+	if !isCaller(s) {
+		return "", &BadNameError{s, "a caller is 1 to 63 of A-Z, a-z, 0-9, _ and -"}
+	}
+	return Node(s), nil
+}
+
 func isApp(s string) bool {
 	boot, n, ok := strings.Cut(s, "-")
 	if !ok || boot == "" || len(boot) > maxBoot || n == "" || len(n) > 1 && n[0] == '0' {

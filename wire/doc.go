@@ -113,17 +113,20 @@
 // without control characters.
 //
 //	header            on                        value, and who sets it
-//	Weft-Id           call                      22-character id of the call, from the caller; the
-//	                                            server's node refuses an id that it has seen
-//	Weft-Deadline     call                      milliseconds left when it was sent, in decimal, from
+//	Weft-Id           call, ask                 22-character id of the call, from the caller; the
+//	                                            server's node refuses an id that it has seen from
+//	                                            the same caller (optional)
+//	Weft-Deadline     call, ask                 milliseconds left when it was sent, in decimal, from
 //	                                            each node that sends or forwards; never a clock time
-//	Weft-App          call, subscribe           id of the calling app, from its node
+//	                                            (optional; 30000 if absent, at most 600000)
+//	Weft-App          call, topic               id of the calling or publishing app, from its node
 //	Weft-Caller       call                      node of the real caller, from the node that forwards
 //	                                            an ask
 //	Weft-Name         any                       the name whose token in the subject is a hash,
 //	                                            spelled as subjects.EscapeName does (=XX for every
-//	                                            byte outside [A-Za-z0-9_-]), from the sender; the
-//	                                            receiver verifies it
+//	                                            byte outside [A-Za-z0-9_-]; of a topic the whole
+//	                                            name, "." as =2E), from the sender; the receiver
+//	                                            verifies it
 //	Weft-Op           context write             operation id, from the writing node; the Nats-Msg-Id
 //	                                            is this id and the key
 //	Weft-By           context write             writing app and node, from the node
@@ -134,8 +137,9 @@
 //	Weft-Error        reply                     a sentence for people, at most 4 KiB
 //	Content-Type      call, ask, reply, topic   form of the body, from the sender
 //	Weft-Routing-Key  topic                     routing key, from the publishing app
-//	Weft-Target       topic                     whom the message is for, from the publishing app
-//	Weft-Identity     topic                     who publishes, from its node
+//	Weft-Target       topic                     whom the message is for, from the publishing app: a
+//	                                            JSON object of identity properties that must all be
+//	                                            equal, at most 4 KiB
 //	traceparent       any                       W3C trace context, passed on
 //	tracestate        any                       W3C trace context, passed on
 //
@@ -186,10 +190,11 @@
 //	[epoch, seq, code, reason]  close: the subscription ends; code is one of the list
 //	                            above, reason a sentence of at most 4 KiB
 //
-// epoch is a random unsigned integer of up to 64 bits, new for each start of a
-// publisher's stream. seq is an unsigned integer that counts the items of a
-// branch (on a push subject: of the subscription) within the epoch, from 1; it
-// is 0 in a mark when there was none yet. A seq more than one above the last
+// epoch is a random unsigned integer, new for each start of a publisher's
+// stream; writers keep it below 2^53, readers accept 64 bits. seq is an
+// unsigned integer that counts the items of a branch (on a push subject: of the
+// subscription) within the epoch, from 1; it is 0 in a mark when there was none
+// yet. A seq more than one above the last
 // is a gap. An item without value has the body nil.
 //
 // Example: epoch 0xa1b2c3d4e5f60718, sequence 7, {"bid":1.1,"qty":1000}:
@@ -206,6 +211,120 @@
 // The mark at sequence 42 of that epoch is 92 cf a1b2c3d4e5f60718 2a. A reader
 // accepts every width of the array and the integers; anything that does not
 // have one of the three forms is dropped and counted.
+//
+// # Calls
+//
+// A call is a NATS request to weft.<realm>.call.<node>.<caller>.<app>.<method>,
+// where node and app are the server's as the directory has them, and method is
+// the token of the name as the server spells it. Names are compared without
+// regard to case, so whoever resolves a name looks the server's spelling up. An
+// ask, weft.<realm>.ask.<caller>.<method>, is resolved by the node that gets it
+// and takes any spelling. The body is the arguments, the reply's body the
+// result or, with Weft-Error-Code, nothing. NATS answering 503 (no responders)
+// means that nobody got the call: another server may be tried. A caller that
+// gives up sends cancel (below). A caller may call by ask or directly; it needs
+// no entry in the directory. An id that is repeated to the same server by the
+// same caller is refused with rejected; an ask that is repeated may be resolved
+// to another server, which does not know the id.
+//
+// # Control messages
+//
+// On weft.<realm>.ctl.<node>.<caller>.<verb>, as NATS requests; request and reply
+// are msgpack maps with these names. A refusal is a reply with Weft-Error-Code.
+//
+//	verb         request                                        reply
+//	ping         (empty)                                        {node, boot}
+//	info         {manifest: hash}                               {manifest: bin}
+//	cancel       {id: the call's Weft-Id}                       (empty)
+//	subscribe    {id, app, server, stream, args?, resume?}      {branch, epoch}
+//	confirm      {id, epoch, seq, after?}                       {items?: [{seq, body}]}
+//	unsubscribe  {id}                                           (empty)
+//
+// cancel and unsubscribe may be published without a reply subject. id of a
+// subscription is chosen by the subscriber, 1 to 64 of [A-Za-z0-9_-], best 22
+// random ones. app is the subscribing app, empty if it is not in the directory;
+// server is the app that owns the stream; args, and body of an item, are one
+// embedded msgpack value.
+//
+// # Subscribing to a stream
+//
+//  1. Subscribe to weft.<realm>.push.<self>.> on NATS, once, for private data and
+//     closings.
+//  2. Send subscribe to the node of the app that offers the stream. The answer
+//     is the branch, or rejected with the publisher's reason.
+//  3. Subscribe to weft.<realm>.data.<node>.<server>.<stream>.<branch>. The node
+//     repeats a mark there, after 2 ms and then at intervals that double up to
+//     500 ms. Ignore items until the first mark of the epoch has come.
+//  4. Answer the mark with confirm, seq being the mark's, after 0. The reply is
+//     the snapshot: what the stream keeps up to seq. The subscription is
+//     contiguous from seq: hold items above it back until the reply is there.
+//     A subscription that is not confirmed within 30 s is dropped.
+//  5. An item with the next sequence is delivered. An item further ahead, or a
+//     mark above the last sequence, is a gap: send confirm with after = the last
+//     sequence that you have and seq = the last one missing; deliver the items
+//     of the reply, and announce what they do not cover as missing.
+//  6. An idle branch repeats its mark every 5 s. After 15 s without a message,
+//     and after each reconnect, send subscribe again with the same id and
+//     resume: the node answers and marks the branch at once. Where the answer
+//     to resume or confirm is target-gone the node has forgotten the
+//     subscription: subscribe again under a new id.
+//  7. A subscriber that is not in the directory resumes at least every 30 s, or
+//     is dropped.
+//  8. A close message on the push subject ends the subscription. Its seq is
+//     described with package interop. To end it yourself, send unsubscribe.
+//
+// # The directory
+//
+// The bucket weft_<realm>_dir (stream KV_weft_<realm>_dir, in memory: after a
+// restart of its servers it is empty and its sequences begin again) holds
+//
+//	n.<node>      the node's document
+//	if.<hash>     a manifest: {methods: [...]}
+//	lease.<node>  the node's lease
+//
+// A document is a map {v: 1, node, boot, machine, host, user, version, hidden?,
+// clockOffset, apps: [{identity, manifests?: [hash]}]}. node equals the key; boot is
+// 1 to 32 of [a-z0-9], new for each start; clockOffset is the wall clock minus
+// the server's in ms. identity is {application, applicationName?, instance?, pid?,
+// windowId?, environment?, region?, service?, api?, user, machine, node, app}; app
+// is the app's id, "<boot>-<number>" with the document's boot; readers take user,
+// machine and node from the document. A method is {name, accepts?, returns?,
+// displayName?, description?, objectTypes?, version?, streaming?, flags?}; a stream is
+// one with streaming true. hash is the first 26 characters of the lower-case
+// base32 of the SHA-256 of the manifest's bytes; a manifest is put with Nats-TTL
+// 24h and again every 8 h while it is named.
+//
+// To read the directory: subscribe to weft.<realm>.kv.dir.n.*, then request
+// {"multi_last":["$KV.weft_<realm>_dir.n.*"],"batch":1000} from
+// $JS.API.DIRECT.GET.KV_weft_<realm>_dir, and read replies until one has Status 204
+// (404: there is none). Headers of both: Nats-Subject (the key), Nats-Sequence;
+// a removal has KV-Operation PURGE or DEL, or Nats-Marker-Reason. Apply what has a
+// higher sequence for its key. A removal with Nats-Scheduler counts only if that
+// is the lease of the same node, and then only means: ask the node by ping.
+//
+// To be a node (to serve methods or own streams), in this order: ping your own
+// id (an answer with another boot: it is taken); subscribe to
+// weft.<realm>.call.<self>.> and .ctl.<self>.> and answer ping; put the lease; put the
+// manifests; put the document. The lease is an empty message to
+// $KV.weft_<realm>_dir.lease.<self>, repeated every 3 s, with
+//
+//	Nats-Schedule         @at <the server's time + 10 s, RFC 3339>
+//	Nats-Schedule-Target  $KV.weft_<realm>_dir.n.<self>
+//	Nats-Schedule-TTL     10m0s
+//	KV-Operation          PURGE
+//
+// The server's time is ts in the answer of $JS.API.STREAM.INFO.<stream>, carried
+// on by a monotonic clock. Put the document again after each change, each
+// reconnect, and when it was purged. To leave, publish n.<self> and then
+// lease.<self> with KV-Operation PURGE, Nats-Rollup sub and Nats-TTL 10m0s.
+// Answering asks (queue group "weft" on weft.<realm>.ask.>) is for nodes that
+// know the whole directory; it is optional.
+//
+// # JavaScript
+//
+// @msgpack/msgpack refuses the key __proto__, writes lone surrogates as invalid
+// UTF-8 (use String.prototype.toWellFormed first), and with useBigInt64 writes
+// integers from 2^32 on as floats unless they are BigInt.
 //
 // # Test vectors
 //

@@ -22,7 +22,6 @@ const (
 	HeaderContentType = "Content-Type"
 	HeaderRoutingKey  = "Weft-Routing-Key"
 	HeaderTarget      = "Weft-Target"
-	HeaderIdentity    = "Weft-Identity"
 	HeaderTraceparent = "traceparent"
 	HeaderTracestate  = "tracestate"
 )

@@ -178,9 +178,11 @@ type outgoing struct {
 	// forwarded is the real caller of an ask, "" for the node's own apps.
 	forwarded subjects.Node
 	method    string
-	args      wire.Payload
-	o         options
-	deadline  time.Time
+	// id is the id of a forwarded ask, "" for a new one.
+	id       string
+	args     wire.Payload
+	o        options
+	deadline time.Time
 }
 
 // find selects servers, waiting for one to appear if the options say so.
@@ -269,6 +271,13 @@ func (x *Interop) prefer(name string, servers []directory.Server) []directory.Se
 // errUnsent marks a call that reached nobody, so that it may go elsewhere.
 var errUnsent = wire.Errorf(wire.TargetGone, "the server's node does not answer; the call was not executed")
 
+func (out *outgoing) callID() string {
+	if out.id != "" {
+		return out.id
+	}
+	return newID()
+}
+
 // callBest calls the first server that receives the call. ctx is the flight's.
 func (x *Interop) callBest(ctx context.Context, f *flight, servers []directory.Server, out *outgoing) Result {
 	var r Result
@@ -322,12 +331,17 @@ func (x *Interop) callLocal(ctx context.Context, f *flight, s directory.Server, 
 	if err != nil {
 		return wire.Payload{}, err
 	}
+	if out.id != "" {
+		if err := x.remember(out.forwarded, out.id); err != nil {
+			return wire.Payload{}, err
+		}
+	}
 	type outcome struct {
 		p   wire.Payload
 		err error
 	}
 	done := make(chan outcome, 1)
-	call := &Call{Method: m.def.Name, Args: out.args, Caller: out.caller, ID: newID(), Trace: out.o.trace}
+	call := &Call{Method: m.def.Name, Args: out.args, Caller: out.caller, ID: out.callID(), Trace: out.o.trace}
 	x.wg.Go(func() {
 		x.serve(ctx, f, a, m, call, func(p wire.Payload, err error) { done <- outcome{p, err} })
 	})
@@ -368,7 +382,7 @@ func (x *Interop) message(s directory.Server, out *outgoing) (*nats.Msg, error) 
 		Subject: string(x.cfg.Realm.CallSubject(s.App.Node, x.cfg.Self, s.App.ID, token)),
 		Data:    args.Data,
 		Header: nats.Header{
-			wire.HeaderID:       {newID()},
+			wire.HeaderID:       {out.callID()},
 			wire.HeaderDeadline: {strconv.FormatInt(max(1, time.Until(out.deadline).Milliseconds()), 10)},
 		},
 	}

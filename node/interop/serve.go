@@ -175,7 +175,7 @@ func (x *Interop) answer(msg *nats.Msg, format wire.Format, from subjects.Node, 
 	f := &flight{cancel}
 	defer f.expire(timeout).Stop()
 	if call.ID != "" {
-		if err := x.begin(call.ID, from, f); err != nil {
+		if err := x.begin(call.ID, from, originOf(from, msg.Header), f); err != nil {
 			x.reply(msg, format, wire.Payload{}, err)
 			return
 		}
@@ -186,15 +186,23 @@ func (x *Interop) answer(msg *nats.Msg, format wire.Format, from subjects.Node, 
 	x.serve(ctx, f, a, m, call, func(p wire.Payload, err error) { x.reply(msg, format, p, err) })
 }
 
-// begin notes a call being served, and refuses an id that it has seen.
-func (x *Interop) begin(id string, from subjects.Node, f *flight) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if err := x.recent.add(string(from)+"."+id, time.Now()); err != nil {
+// begin notes a call being served for the node from, and refuses an id that it
+// has seen from the same caller.
+func (x *Interop) begin(id string, from, caller subjects.Node, f *flight) error {
+	if err := x.remember(caller, id); err != nil {
 		return err
 	}
+	x.mu.Lock()
 	x.serving[id] = &serving{from, f}
+	x.mu.Unlock()
 	return nil
+}
+
+// remember refuses a call id that it has seen from the same caller.
+func (x *Interop) remember(caller subjects.Node, id string) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.recent.add(string(caller)+"."+id, time.Now())
 }
 
 func (x *Interop) end(id string) {
@@ -237,14 +245,17 @@ func (x *Interop) callerOf(from subjects.Node, h nats.Header) wire.Identity {
 			return a.Identity
 		}
 	}
-	who := string(from)
-	if f := h.Get(wire.HeaderCaller); f != "" {
-		// A node forwards an ask: it vouches for the caller's token.
-		if c, err := subjects.ParseAsk(string(x.cfg.Realm.AskSubject(subjects.Node(f), subjects.MustEncode("x")))); err == nil {
-			who = string(c.From)
-		}
-	}
+	who := string(originOf(from, h))
 	return wire.Identity{Application: who, Node: who}
+}
+
+// originOf is the sender of a call, or of the ask that the sender forwards and
+// vouches for.
+func originOf(from subjects.Node, h nats.Header) subjects.Node {
+	if caller, err := subjects.ParseCaller(h.Get(wire.HeaderCaller)); err == nil {
+		return caller
+	}
+	return from
 }
 
 func traceOf(h nats.Header) Trace {
@@ -317,14 +328,6 @@ func (x *Interop) forward(msg *nats.Msg, format wire.Format) (wire.Payload, erro
 	if err != nil {
 		return wire.Payload{}, err
 	}
-	if id := msg.Header.Get(wire.HeaderID); id != "" {
-		x.mu.Lock()
-		err = x.recent.add("ask."+string(c.From)+"."+id, time.Now())
-		x.mu.Unlock()
-		if err != nil {
-			return wire.Payload{}, err
-		}
-	}
 	ctx, cancel := context.WithCancelCause(x.ctx)
 	defer cancel(nil)
 	f := &flight{cancel}
@@ -336,7 +339,7 @@ func (x *Interop) forward(msg *nats.Msg, format wire.Format) (wire.Payload, erro
 	}
 	caller := wire.Identity{Application: string(c.From), Node: string(c.From)}
 	r := x.callBest(ctx, f, servers, &outgoing{
-		caller: caller, forwarded: c.From, method: name, args: args, o: o, deadline: time.Now().Add(timeout),
+		caller: caller, forwarded: c.From, method: name, id: msg.Header.Get(wire.HeaderID), args: args, o: o, deadline: time.Now().Add(timeout),
 	})
 	return r.Value, r.Err
 }

@@ -38,7 +38,7 @@ func (x *Interop) onCtl(msg *nats.Msg) {
 			if q.Resume {
 				return x.resume(c.From, q)
 			}
-			x.wg.Go(func() {
+			x.spawn(func() {
 				reply, err := x.accept(c.From, q)
 				x.respond(msg, reply, err)
 			})

@@ -52,6 +52,7 @@ type Interop struct {
 	subs    []*nats.Subscription
 	ask     *nats.Subscription
 	closed  bool
+	sealed  bool
 
 	rounds sync.Map                      // lower-case method name -> *atomic.Uint64
 	online atomic.Pointer[chan struct{}] // closed and replaced at each reconnect
@@ -214,11 +215,24 @@ func (x *Interop) Close() {
 	x.stop(wire.Errorf(wire.TargetGone, "node %s is stopping", x.cfg.Self))
 	x.mu.Lock()
 	subs := x.subs
+	x.sealed = true // a callback that still runs must not add to what Wait waits for
 	x.mu.Unlock()
 	for _, s := range subs {
 		x.cfg.Control.Unsubscribe(s)
 	}
 	x.wg.Wait()
+}
+
+// spawn runs f on a goroutine that Close waits for. It is for messages that
+// come in; false means that the node has stopped.
+func (x *Interop) spawn(f func()) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.sealed {
+		return false
+	}
+	x.wg.Go(f)
+	return true
 }
 
 // Join adds a local app.

@@ -132,7 +132,7 @@ func (x *Interop) onCall(msg *nats.Msg) {
 		return
 	}
 	call := &Call{Method: m.def.Name, Args: args, Caller: x.callerOf(c.From, msg.Header), ID: msg.Header.Get(wire.HeaderID), Trace: traceOf(msg.Header)}
-	x.wg.Go(func() { x.answer(msg, format, c.From, a, m, call) })
+	x.spawn(func() { x.answer(msg, format, c.From, a, m, call) })
 }
 
 // nameOf is the name of a token; a hash has it in a header.
@@ -300,7 +300,7 @@ func (x *Interop) onAsk(msg *nats.Msg) {
 		x.refused(msg, "not a call")
 		return
 	}
-	x.wg.Go(func() {
+	x.spawn(func() {
 		format, err := wire.ParseContentType(msg.Header.Get(wire.HeaderContentType))
 		if err != nil {
 			x.reply(msg, wire.Msgpack, wire.Payload{}, err)

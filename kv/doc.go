@@ -6,6 +6,8 @@
 // client library's KV API silently resets options it does not know. Nodes
 // never create buckets on a cluster that they do not own: [Provision] is what
 // `weft admin provision` and the node that hosts an embedded server run.
+// What an operator may choose (replicas, sizes, placement, the age of duplicates)
+// Provision leaves as it is, except for the replicas that it is given.
 // [Bucket.Verify] refuses a server that is too old, a missing bucket and wrong
 // options, each with the command that mends it.
 //
@@ -20,6 +22,13 @@
 // and when it holds every key that the leader counts; otherwise it is taken
 // again, and after three attempts it is an error that names the stream.
 // "Not found" alone is never taken for deleted.
+//
+// The server appends its own headers (Nats-Subject, Nats-Sequence and the like)
+// to those of the writer and removes none, so of several values of one header
+// the last is the server's, and a Status counts only in a message that has no
+// Nats-Subject. A message where followers listen counts only if its Nats-Subject
+// belongs there, because a Direct Get makes the server publish stored entries on
+// any subject. What does not count is counted by [Bucket.Foreign].
 //
 // # Clock
 //

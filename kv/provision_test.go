@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
@@ -159,6 +161,24 @@ func TestServerWithoutJetStream(t *testing.T) {
 			"verify": kv.Directory(h.link(t), realm).Verify(within(t, time.Minute)), "provision": kv.Provision(within(t, time.Minute), h.conn(t), realm, 1),
 		} {
 			if !errors.Is(err, kv.ErrNotProvisioned) || !errors.Is(err, wire.ErrUnavailable) || !strings.Contains(err.Error(), "JetStream") {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+	})
+}
+
+func TestServerTooOld(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h, _, _ := bucket(t)
+		version := []byte(`"version":"` + server.VERSION + `"`)
+		p := &proxy{h, func(down []byte) []byte { return bytes.Replace(down, version, []byte(`"version":"2.11.9"`), 1) }}
+		l, err := link.Open(t.Context(), link.Config{Node: "a", Options: []nats.Option{nats.InProcessServer(p)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		for name, err := range map[string]error{"verify": kv.Directory(l, realm).Verify(within(t, time.Minute)), "provision": kv.Provision(within(t, time.Minute), l.Conn(), realm, 1)} {
+			if !errors.Is(err, wire.ErrVersion) || !strings.Contains(err.Error(), "2.11.9") || !strings.Contains(err.Error(), "2.12") {
 				t.Errorf("%s: got %v", name, err)
 			}
 		}

@@ -19,6 +19,9 @@ const (
 	snapshotRetry = 200 * time.Millisecond
 	// snapshotChunk keys are asked for at a time; the server allows 1,024.
 	snapshotChunk = 512
+	// snapshotPage bytes or a little more come at a time: the server closes a
+	// connection that has more than its max_pending, 64 MiB, waiting.
+	snapshotPage = 8 << 20
 )
 
 // Snapshot is every key below a filter as of one sequence.
@@ -83,12 +86,13 @@ type multiLastRequest struct {
 	Seq       uint64   `json:"seq,omitempty"`
 	UpTo      uint64   `json:"up_to_seq,omitempty"`
 	Batch     int      `json:"batch"`
+	MaxBytes  int      `json:"max_bytes"`
 }
 
 // multiLast reads the newest entry of each subject into entries and returns
 // the sequence up to which the answering replica read.
 func (b *Bucket) multiLast(ctx context.Context, subjs []string, entries map[subjects.Key]Entry) (uint64, error) {
-	req := multiLastRequest{MultiLast: subjs, Batch: len(subjs)}
+	req := multiLastRequest{MultiLast: subjs, Batch: len(subjs), MaxBytes: snapshotPage}
 	for {
 		body, err := json.Marshal(req)
 		if err != nil {

@@ -69,7 +69,7 @@ func TestSnapshot(t *testing.T) {
 func TestSnapshotInPages(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, b, _ := bucket(t)
-		const keys, size = 100, 1 << 20 // the server's default is 64 MiB
+		const keys, size = 20, 1 << 20 // a page is 8 MiB
 		value := string(bytes.Repeat([]byte{1}, size))
 		for i := range keys {
 			put(t, b, subjects.Key(fmt.Sprintf("n.%d", i)), value)

@@ -5,7 +5,8 @@
 // while the connection is down fails at once with [wire.ErrOffline] and is
 // never replayed later (the client library's reconnect buffer is off). A
 // permission violation, which NATS reports asynchronously, is mapped to the
-// request that caused it ([wire.ErrDenied]) instead of becoming a timeout.
+// request that caused it ([wire.ErrDenied]) instead of becoming a timeout; if it
+// is the inbox that is denied, to every request.
 // A link never gives up: it reconnects for ever with full jitter between 50 ms
 // and 5 s, and notices a dead peer after two missed pings (3 s each).
 //

@@ -46,8 +46,7 @@ func authError(err error) bool {
 // never work.
 func unreachable(err error) bool {
 	var op net.Error
-	var addr *net.AddrError
-	if errors.As(err, &addr) { // such as a port that is no port
+	if _, ok := errors.AsType[*net.AddrError](err); ok { // such as a port that is no port
 		return false
 	}
 	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) ||

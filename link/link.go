@@ -37,7 +37,8 @@ type Config struct {
 	// URL is one NATS URL or several, separated by commas. It is ignored where
 	// Options carry an in-process server.
 	URL string
-	// Options are credentials, TLS, or an in-process server.
+	// Options are credentials, TLS, or an in-process server; not handlers, which
+	// are the link's.
 	Options []nats.Option
 	// Node names the private inbox prefix.
 	Node subjects.Node
@@ -72,6 +73,7 @@ type Link struct {
 	mu       sync.Mutex
 	state    State
 	inflight map[string]map[*inflight]struct{}
+	deaf     error // why no reply can arrive: the inbox is denied
 	// What Subscribe needs to learn of its own violation: the subscriptions
 	// that are being made, the last error that was reported, and a signal.
 	making   map[*making]struct{}
@@ -160,10 +162,7 @@ func delay(attempts int) time.Duration {
 	return min(reconnectMax, reconnectMin+rand.N(bound))
 }
 
-func (l *Link) established(*nats.Conn) {
-	l.setState(true, "")
-	l.once.Do(func() { close(l.first) })
-}
+func (l *Link) established(*nats.Conn) { l.setState(true, "") }
 
 func (l *Link) disconnected(_ *nats.Conn, err error) {
 	why := "disconnected"
@@ -182,10 +181,16 @@ func (l *Link) setState(online bool, why string) {
 	if online && !s.Online {
 		s.Connects++
 	}
+	if !online {
+		l.deaf = nil
+	}
 	changed := s.Online != online || s.Reason != why
 	s.Online, s.Reason = online, why
 	l.state = s
 	l.mu.Unlock()
+	if online {
+		l.once.Do(func() { close(l.first) }) // Open does not wait for OnState
+	}
 	if changed && l.cfg.OnState != nil && !l.closing.Load() {
 		l.cfg.OnState(s)
 	}
@@ -225,6 +230,21 @@ func (l *Link) refuse(subject string, err error) bool {
 	return len(calls) > 0
 }
 
+// deafen ends all requests, because none can get its reply.
+func (l *Link) deafen(inbox string, err error) {
+	denied := wire.Errorf(wire.Denied, "NATS permissions do not allow subscribing to the replies on %s: is %q the name of the NATS user? (%w)", inbox, l.cfg.Node, err)
+	l.mu.Lock()
+	l.deaf = denied
+	calls := l.inflight
+	l.inflight = map[string]map[*inflight]struct{}{}
+	l.mu.Unlock()
+	for _, m := range calls {
+		for c := range m {
+			c.cancel(denied)
+		}
+	}
+}
+
 // Do runs fn, which publishes to subject and waits for an answer. When NATS
 // denies the publish, fn's context is cancelled and Do returns that error.
 // Every other error of the client library is translated by [Typed].
@@ -236,6 +256,10 @@ func (l *Link) Do(ctx context.Context, subject string, fn func(context.Context) 
 	defer cancel(nil)
 	c := &inflight{cancel}
 	l.mu.Lock()
+	if l.deaf != nil {
+		defer l.mu.Unlock()
+		return l.deaf
+	}
 	if l.inflight[subject] == nil {
 		l.inflight[subject] = map[*inflight]struct{}{}
 	}

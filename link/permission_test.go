@@ -128,3 +128,31 @@ func TestDeniedThenAllowed(t *testing.T) {
 		}
 	})
 }
+
+// TestDeniedInbox: a node whose replies may not reach it is told so, at once and
+// every time, and not after it may have them.
+func TestDeniedInbox(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := start(t, server.Options{Users: []*server.User{user("a", []string{">"}, []string{"x", "_R.a.>"})}})
+		l := open(t, h, link.Config{Node: "b", Options: []nats.Option{nats.UserInfo("a", "x")}})
+		if _, err := l.Subscribe(t.Context(), "x", "", func(m *nats.Msg) { _ = m.Respond(nil) }, nil); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for range 3 {
+			if _, err := l.Request(within(t, time.Hour), &nats.Msg{Subject: "x"}); !errors.Is(err, wire.ErrDenied) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if time.Since(began) != 0 {
+			t.Errorf("took %s", time.Since(began))
+		}
+		h.down()
+		h.opts.Users = []*server.User{user("a", []string{">"}, []string{"x", "_R.b.>"})}
+		h.up(t)
+		time.Sleep(6 * time.Second)
+		if _, err := l.Request(within(t, time.Hour), &nats.Msg{Subject: "x"}); err != nil {
+			t.Errorf("got %v", err)
+		}
+	})
+}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
 
@@ -76,6 +78,10 @@ func (l *Link) report(err error) (told bool) {
 	}
 	if m := queueGroup.FindStringSubmatch(err.Error()); m != nil {
 		queue = m[1]
+	}
+	if strings.HasPrefix(subject, subjects.InboxPrefix(l.cfg.Node)+".") {
+		l.deafen(subject, err)
+		told = true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -243,6 +243,7 @@ func (r *Realm) settle(ctx context.Context) error {
 		r.mu.Unlock()
 		switch {
 		case synced:
+			r.update()
 			return nil
 		case hopeless(err):
 			return err

@@ -111,6 +111,7 @@ func TestBestPrefersThisMachineAndGoesOn(t *testing.T) {
 			}
 		}
 		h.line("a").Cut()
+		synctest.Wait() // now the server knows
 		started := time.Now()
 		r := subscribe(t, me, "S", nil)
 		if r.servers() != "away" || time.Since(started) > time.Second {

@@ -17,9 +17,22 @@
 // node's document is accepted only from that node's own lease, because NATS
 // does not check the target of a schedule against permissions.
 //
+// One that was removed because it could not be reached, while its lease goes on,
+// is asked again every ten seconds or so.
+//
 // A node that loses NATS keeps its view of the others for 10 s and then
 // removes them itself. On every reconnect, and when its document was purged,
-// it asserts itself again.
+// it asserts itself again. A lost message is found by comparing the newest
+// sequence every ten seconds or so, and by a full snapshot every five minutes
+// and a second more for each node.
+//
+// # An id has one node
+//
+// A node that starts pings the owner of a document under its id, and writes its
+// first document on the condition that nobody has written one since: of two that
+// start at once, one gets [ErrTaken]. Two nodes of one id that could not see each
+// other do not fight: the last to write is seen, the other logs an error and
+// counts it ([Directory.Rogue]).
 //
 // # Views and events
 //

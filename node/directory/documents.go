@@ -216,10 +216,8 @@ func (d *Directory) fetch(from subjects.Node, hash string) {
 		d.post(func() {
 			delete(d.fetching, hash)
 			if err != nil {
-				if epoch.Err() == nil {
+				if epoch.Err() == nil { // or else the next snapshot sees to it
 					d.log.Warn("manifest not available", slog.String("node", string(from)), slog.String("manifest", hash), slog.Any("error", err))
-				} else {
-					d.fetchMissing() // if the connection is back already
 				}
 				return
 			}

@@ -150,9 +150,10 @@ func TestNoFlap(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	inFabric(t, func(t *testing.T, fb *fabric) {
 		a, b, c := fb.join("a"), fb.join("b"), fb.join("c")
+		fb.join("still") // writes nothing meanwhile
 		a.app("mine")
 		b.app("theirs", "M")
-		all := []string{"a", "b", "c", "a/mine", "b/theirs", "b/theirs/M"}
+		all := []string{"a", "b", "c", "still", "a/mine", "b/theirs", "b/theirs/M"}
 		a.sees(time.Second, all...)
 		a.seen()
 		a.cable.pull()
@@ -169,7 +170,7 @@ func TestCutOff(t *testing.T) {
 		c.stop()
 		b.app("more")
 		a.cable.plug()
-		want := []string{"a", "b", "a/mine", "a/late", "b/theirs", "b/theirs/M", "b/more"}
+		want := []string{"a", "b", "still", "a/mine", "a/late", "b/theirs", "b/theirs/M", "b/more"}
 		a.sees(7*time.Second, want...)
 		b.sees(time.Second, want...)
 		if _, ok := b.App(late); !ok {
@@ -232,6 +233,26 @@ func TestServerRestarted(t *testing.T) {
 		a.sees(7*time.Second, all...)
 		b.sees(7*time.Second, all...)
 		a.holds(30*time.Second, all...)
+	})
+}
+
+// TestSyncedMeansAsserted: a node that says that it is back can be found, also
+// when it has no apps.
+func TestSyncedMeansAsserted(t *testing.T) {
+	inFabric(t, func(t *testing.T, fb *fabric) {
+		a := fb.join("a")
+		for range 5 {
+			fb.down()
+			time.Sleep(time.Second)
+			fb.up()
+			c := fb.client()
+			if err := <-a.synced; err != nil {
+				t.Fatal(err)
+			}
+			if _, ok, err := c.bucket.Get(within(t, time.Second), subjects.NodeKey("a")); !ok || err != nil {
+				t.Errorf("no document: %v", err)
+			}
+		}
 	})
 }
 

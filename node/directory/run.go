@@ -40,7 +40,7 @@ func (d *Directory) post(f func()) {
 // Run keeps the directory until ctx ends, then says good-bye: it purges this
 // node's document and waits for everything that it started.
 func (d *Directory) Run(ctx context.Context) {
-	d.epoch, d.endEpoch = context.WithCancel(ctx)
+	d.begin(ctx)
 	d.endEpoch()
 	d.wg.Go(func() { d.asserter(ctx) })
 	blind := time.NewTimer(blindFor)
@@ -62,8 +62,7 @@ func (d *Directory) Run(ctx context.Context) {
 				continue
 			}
 			blind.Stop()
-			d.epoch, d.endEpoch = context.WithCancel(ctx)
-			d.syncing = false
+			d.begin(ctx)
 			d.sync()
 		case <-blind.C:
 			d.blind()
@@ -79,6 +78,13 @@ func (d *Directory) Run(ctx context.Context) {
 	}
 	d.wg.Wait() // also for the asserter: a document must not follow the good-bye
 	d.leave()
+}
+
+// begin starts the time of one connection, to which everything belongs that
+// asks the server or other nodes.
+func (d *Directory) begin(ctx context.Context) {
+	d.epoch, d.endEpoch = context.WithCancel(ctx)
+	d.syncing = false
 }
 
 func jitter(t time.Duration) time.Duration { return t/2 + rand.N(t) }

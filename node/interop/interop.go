@@ -151,7 +151,8 @@ func New(cfg Config) *Interop {
 }
 
 // Attach subscribes this node to its calls, its control subject and its
-// private data. It is called once, before the node is in the directory.
+// private data. It is called before the node is in the directory,
+// and again if it failed.
 func (x *Interop) Attach(ctx context.Context) error {
 	r, self := x.cfg.Realm, x.cfg.Self
 	for _, s := range []struct {
@@ -165,6 +166,7 @@ func (x *Interop) Attach(ctx context.Context) error {
 	} {
 		sub, err := s.link.Subscribe(ctx, string(s.subject), "", s.h, nil)
 		if err != nil {
+			x.detachAll() // it is tried again as a whole
 			return err
 		}
 		x.mu.Lock()
@@ -172,6 +174,17 @@ func (x *Interop) Attach(ctx context.Context) error {
 		x.mu.Unlock()
 	}
 	return nil
+}
+
+// detachAll ends what Attach began.
+func (x *Interop) detachAll() {
+	x.mu.Lock()
+	subs := x.subs
+	x.subs = nil
+	x.mu.Unlock()
+	for _, s := range subs {
+		x.cfg.Control.Unsubscribe(s)
+	}
 }
 
 // AskGroup joins the queue group that answers calls by name, once the
@@ -214,12 +227,9 @@ func (x *Interop) Close() {
 	}
 	x.stop(wire.Errorf(wire.TargetGone, "node %s is stopping", x.cfg.Self))
 	x.mu.Lock()
-	subs := x.subs
 	x.sealed = true // a callback that still runs must not add to what Wait waits for
 	x.mu.Unlock()
-	for _, s := range subs {
-		x.cfg.Control.Unsubscribe(s)
-	}
+	x.detachAll()
 	x.wg.Wait()
 }
 

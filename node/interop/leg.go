@@ -56,7 +56,6 @@ type leg struct {
 	early    []wire.StreamMessage // before Subscribed: private data
 	heldSize int                  // bytes of both
 	tries    int                  // failed repairs
-	closing  bool                 // the publisher has closed it
 	heard    time.Time
 	err      error
 	pub      *Subscriber // of a local server
@@ -221,9 +220,6 @@ func (l *leg) run() {
 // close finishes the leg when what has come on the branch has been delivered:
 // it may still wait on the goroutine of its NATS subscription.
 func (l *leg) close(err error) {
-	l.mu.Lock()
-	l.closing = true
-	l.mu.Unlock()
 	if l.sub.x.cfg.Data.Conn().Barrier(func() { l.finish(err) }) != nil {
 		l.finish(err) // the connection has been closed
 	}
@@ -394,16 +390,20 @@ func unreached(err error) bool {
 }
 
 // again decides after a failed request: nil to go on and try later, or why the
-// leg is over.
+// leg is over. A publisher that does not know the subscription may have ended
+// it, and the end comes on the other connection.
 func (l *leg) again(err error) error {
 	if errors.Is(err, wire.ErrTargetGone) && !errors.Is(err, errUnsent) {
-		l.mu.Lock()
-		closing := l.closing
-		l.mu.Unlock()
-		if closing {
+		select {
+		case <-time.After(lastWords):
+		case <-l.done:
+			return nil
+		case <-l.sub.ctx.Done():
 			return nil
 		}
-		err = l.request()
+		if err = l.request(); errors.Is(err, wire.ErrNoServer) {
+			err = errDeparted
+		}
 	}
 	if unreached(err) {
 		return nil

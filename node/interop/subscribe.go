@@ -140,8 +140,9 @@ func (s *Subscription) begin(ctx context.Context, servers []directory.Server) er
 	if s.o.target.mode == best {
 		var err error
 		for _, server := range servers {
-			if err = s.add(server).wait(ctx); !errors.Is(err, errUnsent) {
-				break
+			err = s.add(server).wait(ctx)
+			if !errors.Is(err, wire.ErrTargetGone) && !errors.Is(err, wire.ErrNoServer) {
+				break // it is in order to ask the next: a subscription leaves no trace
 			}
 		}
 		return err

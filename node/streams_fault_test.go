@@ -266,7 +266,7 @@ func TestStreamMadeAnewMeanwhile(t *testing.T) {
 		st.line("b").Cut()
 		st.s.Close()
 		time.Sleep(time.Second)
-		s := offer(t, st.pub, "S", node.StreamOptions{Snapshot: 2})
+		s := offer(t, st.pub, node.StreamOptions{Snapshot: 2})
 		push(t, s, 1, 4)
 		time.Sleep(time.Second)
 		st.line("b").Heal()
@@ -368,7 +368,7 @@ func play(t *testing.T, h *hub, steps []int, snapshot int) []string {
 		defer n.Stop()
 	}
 	pub := join(t, nodes[0], "pub")
-	s := offer(f, pub, "S", node.StreamOptions{Snapshot: snapshot})
+	s := offer(f, pub, node.StreamOptions{Snapshot: snapshot})
 	var readers, live []*reader
 	var mu sync.Mutex
 	var joining sync.WaitGroup
@@ -417,7 +417,7 @@ func play(t *testing.T, h *hub, steps []int, snapshot int) []string {
 				h.line("a").Heal()
 				time.Sleep(10 * time.Second) // CreateStream waits for the directory
 				s.Close()
-				s = offer(f, pub, "S", node.StreamOptions{Snapshot: snapshot})
+				s = offer(f, pub, node.StreamOptions{Snapshot: snapshot})
 			}
 		}
 		if arg%4 == 0 {

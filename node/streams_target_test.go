@@ -36,15 +36,15 @@ func TestAllIncludesLaterServers(t *testing.T) {
 		defer a.Stop()
 		defer b.Stop()
 		one, two, me := join(t, a, "one"), join(t, b, "two"), join(t, b, "me")
-		s1 := offer(t, one, "S", node.StreamOptions{})
-		mine := offer(t, me, "S", node.StreamOptions{})
+		s1 := offer(t, one, node.StreamOptions{})
+		mine := offer(t, me, node.StreamOptions{})
 		all := subscribe(t, me, "S", nil, node.All)
 		others := subscribe(t, me, "S", nil, node.SkipMine)
 		some := subscribe(t, me, "S", nil, node.Instances(node.Filter{"application": "TWO"}, node.Filter{"application": "one"}))
 		if all.servers() != "me one" || others.servers() != "one" || some.servers() != "one" {
 			t.Errorf("at first: %q, %q, %q", all.servers(), others.servers(), some.servers())
 		}
-		s2 := offer(t, two, "S", node.StreamOptions{})
+		s2 := offer(t, two, node.StreamOptions{})
 		time.Sleep(time.Second)
 		if all.servers() != "me one two" || others.servers() != "one two" || some.servers() != "one" {
 			t.Errorf("later: %q, %q, %q", all.servers(), others.servers(), some.servers())
@@ -81,7 +81,7 @@ func TestStreamMadeAnew(t *testing.T) {
 		if err := st.s.Push(3); !errors.Is(err, wire.ErrUnavailable) {
 			t.Errorf("push to a closed stream: %v", err)
 		}
-		s := offer(t, st.pub, "S", node.StreamOptions{})
+		s := offer(t, st.pub, node.StreamOptions{})
 		<-best.done
 		time.Sleep(5 * time.Second)
 		push(t, s, 1, 1)
@@ -103,8 +103,8 @@ func TestBestPrefersThisMachineAndGoesOn(t *testing.T) {
 		defer b.Stop()
 		defer c.Stop()
 		me := join(t, c, "me")
-		offer(t, join(t, b, "away"), "S", node.StreamOptions{})
-		offer(t, join(t, a, "here"), "S", node.StreamOptions{})
+		offer(t, join(t, b, "away"), node.StreamOptions{})
+		offer(t, join(t, a, "here"), node.StreamOptions{})
 		for range 4 {
 			if r := subscribe(t, me, "S", nil); r.servers() != "here" {
 				t.Errorf("chose %q", r.servers())
@@ -131,8 +131,8 @@ func TestAllDoesNotWaitForTheSlowest(t *testing.T) {
 			<-ctx.Done()
 			return "", ctx.Err()
 		}}
-		offer(t, join(t, st.a, "slow"), "S", hang)
-		offer(t, join(t, st.b, "slow"), "S", hang)
+		offer(t, join(t, st.a, "slow"), hang)
+		offer(t, join(t, st.b, "slow"), hang)
 		started := time.Now()
 		all := subscribe(t, st.far, "S", nil, node.All)
 		some := subscribe(t, st.near, "S", nil, node.Instances(node.Filter{"application": "slow"}, node.Filter{"application": "pub"}))

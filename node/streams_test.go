@@ -19,9 +19,10 @@ import (
 
 func codeOf(err error) wire.Code { return wire.CodeOf(err) }
 
-func offer(t testing.TB, a *node.App, name string, o node.StreamOptions) *node.Stream {
+// offer makes the stream S.
+func offer(t testing.TB, a *node.App, o node.StreamOptions) *node.Stream {
 	t.Helper()
-	s, err := a.CreateStream(t.Context(), node.Method{Name: name}, o)
+	s, err := a.CreateStream(t.Context(), node.Method{Name: "S"}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func onStage(t *testing.T, o node.StreamOptions, f func(t *testing.T, st *stage)
 		defer st.a.Stop()
 		defer st.b.Stop()
 		st.pub, st.near, st.far = join(t, st.a, "pub"), join(t, st.a, "near"), join(t, st.b, "far")
-		st.s = offer(t, st.pub, "S", o)
+		st.s = offer(t, st.pub, o)
 		f(t, st)
 	})
 }

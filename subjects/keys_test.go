@@ -50,8 +50,17 @@ func TestKeyNode(t *testing.T) {
 		key  Key
 		node Node
 	}{
-		{NodeKey(self), self}, {LeaseKey(self), self},
-		{"n.", ""}, {"n", ""}, {"n.>", ""}, {"n.a.b", ""}, {"n.A", ""}, {"lease.*", ""}, {"if.ab", ""}, {"", ""}, {"x.a", ""},
+		{NodeKey(self), self},
+		{LeaseKey(self), self},
+		{"n.", ""},
+		{"n", ""},
+		{"n.>", ""},
+		{"n.a.b", ""},
+		{"n.A", ""},
+		{"lease.*", ""},
+		{"if.ab", ""},
+		{"", ""},
+		{"x.a", ""},
 	} {
 		if n, ok := tt.key.Node(); n != tt.node || ok != (tt.node != "") {
 			t.Errorf("%q.Node() = %q, %t", tt.key, n, ok)

@@ -63,8 +63,20 @@ func TestDecodeReadsWhatEncodeWrites(t *testing.T) {
 	n := 7
 	pn := &n
 	for _, in := range []any{
-		pair{A: 1, B: 2}, embedded{&Base{"n", "k"}, 3}, embedded{nil, 3}, shadowing{3, &Base{"n", "k"}}, inlined{4, Base{"n", ""}}, apart{Base{"n", "k"}}, aliased{5},
-		map[text]hex16{"x": 0xbeef}, *big.NewInt(1 << 40), []**int{&pn}, big16, []string{"a"}, [][]byte{{1}, {}}, [2]bool{true, false},
+		pair{A: 1, B: 2},
+		embedded{&Base{"n", "k"}, 3},
+		embedded{nil, 3},
+		shadowing{3, &Base{"n", "k"}},
+		inlined{4, Base{"n", ""}},
+		apart{Base{"n", "k"}},
+		aliased{5},
+		map[text]hex16{"x": 0xbeef},
+		*big.NewInt(1 << 40),
+		[]**int{&pn},
+		big16,
+		[]string{"a"},
+		[][]byte{{1}, {}},
+		[2]bool{true, false},
 		struct{ E error }{nil},
 	} {
 		v := reflect.New(reflect.TypeOf(in))
@@ -96,8 +108,13 @@ func TestDecodeReadsWhatEncodeWrites(t *testing.T) {
 		json string
 		into any
 	}{
-		{`{"E":"x"}`, &struct{ E error }{}}, {`{"x":"no hex"}`, &map[string]hex16{}}, {`[1,2,3]`, &pair{}}, {`["x",1]`, &pair{}},
-		{`"x"`, &pair{}}, {`"!"`, big.NewInt(0)}, {`[[1]]`, &[]map[string]int{}},
+		{`{"E":"x"}`, &struct{ E error }{}},
+		{`{"x":"no hex"}`, &map[string]hex16{}},
+		{`[1,2,3]`, &pair{}},
+		{`["x",1]`, &pair{}},
+		{`"x"`, &pair{}},
+		{`"!"`, big.NewInt(0)},
+		{`[[1]]`, &[]map[string]int{}},
 	} {
 		if err := (Payload{JSON, []byte(c.json)}).Decode(c.into); !errors.Is(err, ErrBadPayload) {
 			t.Errorf("%s into %T: %v", c.json, c.into, err)

@@ -12,8 +12,10 @@ import (
 	"github.com/weft-fabric/weft/subjects"
 )
 
-var sentinels = []*Error{ErrNoServer, ErrTargetGone, ErrTimeout, ErrCanceled, ErrAppError, ErrRejected, ErrDenied, ErrBusy, ErrLimit,
-	ErrBadName, ErrBadPayload, ErrBadRevision, ErrOffline, ErrUnavailable, ErrStorageFull, ErrVersion, ErrInternal}
+var sentinels = []*Error{
+	ErrNoServer, ErrTargetGone, ErrTimeout, ErrCanceled, ErrAppError, ErrRejected, ErrDenied, ErrBusy, ErrLimit,
+	ErrBadName, ErrBadPayload, ErrBadRevision, ErrOffline, ErrUnavailable, ErrStorageFull, ErrVersion, ErrInternal,
+}
 
 func TestCodes(t *testing.T) {
 	const list = "no-server target-gone timeout canceled app-error rejected denied busy limit bad-name bad-payload bad-revision offline unavailable storage-full version internal"
@@ -50,8 +52,12 @@ func TestCodeOf(t *testing.T) {
 		err  error
 		want Code
 	}{
-		{nil, ""}, {io.EOF, Internal}, {context.DeadlineExceeded, Timeout}, {fmt.Errorf("x: %w", context.Canceled), Canceled},
-		{fmt.Errorf("x: %w", subjects.ErrBadName), BadName}, {Errorf(Busy, "x: %w", context.Canceled), Busy},
+		{nil, ""},
+		{io.EOF, Internal},
+		{context.DeadlineExceeded, Timeout},
+		{fmt.Errorf("x: %w", context.Canceled), Canceled},
+		{fmt.Errorf("x: %w", subjects.ErrBadName), BadName},
+		{Errorf(Busy, "x: %w", context.Canceled), Busy},
 		{errors.Join(io.EOF, ErrLimit), Limit},
 	} {
 		if got := CodeOf(c.err); got != c.want {

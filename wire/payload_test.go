@@ -85,11 +85,22 @@ func TestStructsComeBack(t *testing.T) {
 func TestDecodeIntoAnyIsNormal(t *testing.T) {
 	now := time.Date(2026, 11, 21, 8, 30, 0, 0, time.UTC)
 	for _, c := range []struct{ in, want any }{
-		{int8(1), int64(1)}, {uint16(300), int64(300)}, {int64(math.MinInt64), int64(math.MinInt64)},
-		{uint64(math.MaxInt64), int64(math.MaxInt64)}, {uint64(1 << 63), uint64(1 << 63)},
-		{float32(1.5), 1.5}, {1.0, 1.0}, {"x", "x"}, {true, true}, {[]byte{1}, []byte{1}}, {[]byte{}, []byte{}}, {now, now},
-		{[]int{1}, []any{int64(1)}}, {map[string]int{"a": 1}, map[string]any{"a": int64(1)}},
-		{[]any{nil}, []any{nil}}, {(*leg)(nil), nil},
+		{int8(1), int64(1)},
+		{uint16(300), int64(300)},
+		{int64(math.MinInt64), int64(math.MinInt64)},
+		{uint64(math.MaxInt64), int64(math.MaxInt64)},
+		{uint64(1 << 63), uint64(1 << 63)},
+		{float32(1.5), 1.5},
+		{1.0, 1.0},
+		{"x", "x"},
+		{true, true},
+		{[]byte{1}, []byte{1}},
+		{[]byte{}, []byte{}},
+		{now, now},
+		{[]int{1}, []any{int64(1)}},
+		{map[string]int{"a": 1}, map[string]any{"a": int64(1)}},
+		{[]any{nil}, []any{nil}},
+		{(*leg)(nil), nil},
 	} {
 		p, err := Encode(c.in)
 		if err != nil {
@@ -115,19 +126,52 @@ func TestDecodeNumbers(t *testing.T) {
 		into any
 		want any // nil: refused
 	}{
-		{"127", int8(0), int8(127)}, {"128", int8(0), nil}, {"-128", int8(0), int8(-128)}, {"-129", int8(0), nil},
-		{"255", uint8(0), uint8(255)}, {"256", uint8(0), nil}, {"-1", uint8(0), nil}, {"-1", uint64(0), nil},
-		{"9223372036854775807", int64(0), int64(math.MaxInt64)}, {"9223372036854775808", int64(0), nil},
-		{"9223372036854775808", float64(0), float64(1 << 63)}, {"18446744073709551615", uint64(0), uint64(math.MaxUint64)},
-		{"1", float64(0), 1.0}, {"-3", float32(0), float32(-3)}, {"1e39", float32(0), nil}, {"0.1", float32(0), float32(0.1)},
-		{"1.0", 0, 1}, {"1e3", int16(0), int16(1000)}, {"-2.0", 0, -2}, {"1.5", 0, nil}, {"1e19", int64(0), nil},
-		{"1e19", uint64(0), uint64(1e19)}, {"1e20", uint64(0), nil}, {"-0.0", 0, 0}, {"-1.0", uint(0), nil},
-		{"true", 0, nil}, {`"1"`, 0, nil}, {"1", "", nil}, {"1", false, nil}, {"[1]", 0, nil}, {"null", 7, 0},
-		{"[1,2]", [2]int{}, [2]int{1, 2}}, {"[1,2,3]", [2]int{}, nil}, {`"AQI="`, [2]byte{}, [2]byte{1, 2}},
-		{`"AQI="`, [3]byte{}, nil}, {`"no base64!"`, []byte{}, nil}, {"[1,256]", []uint8{}, nil}, {"{}", []int{}, nil},
-		{"[]", map[string]int{}, nil}, {`"2026-11-21"`, time.Time{}, nil}, {"1", time.Time{}, nil},
-		{`{"a":1}`, map[int]int{}, nil}, {`"x"`, make(chan int), nil}, {`"10.0.0.1"`, netip.Addr{}, netip.MustParseAddr("10.0.0.1")},
-		{`"ten"`, netip.Addr{}, nil}, {"10", netip.Addr{}, nil},
+		{"127", int8(0), int8(127)},
+		{"128", int8(0), nil},
+		{"-128", int8(0), int8(-128)},
+		{"-129", int8(0), nil},
+		{"255", uint8(0), uint8(255)},
+		{"256", uint8(0), nil},
+		{"-1", uint8(0), nil},
+		{"-1", uint64(0), nil},
+		{"9223372036854775807", int64(0), int64(math.MaxInt64)},
+		{"9223372036854775808", int64(0), nil},
+		{"9223372036854775808", float64(0), float64(1 << 63)},
+		{"18446744073709551615", uint64(0), uint64(math.MaxUint64)},
+		{"1", float64(0), 1.0},
+		{"-3", float32(0), float32(-3)},
+		{"1e39", float32(0), nil},
+		{"0.1", float32(0), float32(0.1)},
+		{"1.0", 0, 1},
+		{"1e3", int16(0), int16(1000)},
+		{"-2.0", 0, -2},
+		{"1.5", 0, nil},
+		{"1e19", int64(0), nil},
+		{"1e19", uint64(0), uint64(1e19)},
+		{"1e20", uint64(0), nil},
+		{"-0.0", 0, 0},
+		{"-1.0", uint(0), nil},
+		{"true", 0, nil},
+		{`"1"`, 0, nil},
+		{"1", "", nil},
+		{"1", false, nil},
+		{"[1]", 0, nil},
+		{"null", 7, 0},
+		{"[1,2]", [2]int{}, [2]int{1, 2}},
+		{"[1,2,3]", [2]int{}, nil},
+		{`"AQI="`, [2]byte{}, [2]byte{1, 2}},
+		{`"AQI="`, [3]byte{}, nil},
+		{`"no base64!"`, []byte{}, nil},
+		{"[1,256]", []uint8{}, nil},
+		{"{}", []int{}, nil},
+		{"[]", map[string]int{}, nil},
+		{`"2026-11-21"`, time.Time{}, nil},
+		{"1", time.Time{}, nil},
+		{`{"a":1}`, map[int]int{}, nil},
+		{`"x"`, make(chan int), nil},
+		{`"10.0.0.1"`, netip.Addr{}, netip.MustParseAddr("10.0.0.1")},
+		{`"ten"`, netip.Addr{}, nil},
+		{"10", netip.Addr{}, nil},
 	} {
 		v := reflect.New(reflect.TypeOf(c.into))
 		v.Elem().Set(reflect.ValueOf(c.into))
@@ -193,9 +237,18 @@ func TestEncode(t *testing.T) {
 		v    any
 		want string
 	}{
-		{int64(1), "01"}, {uint64(200), "ccc8"}, {int64(-1), "ff"}, {1.0, "cb3ff0000000000000"}, {float32(1), "ca3f800000"},
-		{[]byte{1}, "c40101"}, {"a", "a161"}, {time.Unix(1, 0), "d6ff00000001"}, {struct{}{}, "80"}, {big.NewInt(5), "c40135"},
-		{map[string]any{"p": Payload{JSON, []byte(` [1.0] `)}}, "81a17091cb3ff0000000000000"}, {[]Payload{{}}, "91c0"},
+		{int64(1), "01"},
+		{uint64(200), "ccc8"},
+		{int64(-1), "ff"},
+		{1.0, "cb3ff0000000000000"},
+		{float32(1), "ca3f800000"},
+		{[]byte{1}, "c40101"},
+		{"a", "a161"},
+		{time.Unix(1, 0), "d6ff00000001"},
+		{struct{}{}, "80"},
+		{big.NewInt(5), "c40135"},
+		{map[string]any{"p": Payload{JSON, []byte(` [1.0] `)}}, "81a17091cb3ff0000000000000"},
+		{[]Payload{{}}, "91c0"},
 	} {
 		p, err := Encode(c.v)
 		if err != nil || p.Format != Msgpack || !bytes.Equal(p.Data, unhex(t, c.want)) {
@@ -213,8 +266,17 @@ func TestEncode(t *testing.T) {
 	for range MaxDepth + 1 {
 		deep = []any{deep}
 	}
-	for _, v := range []any{math.NaN(), []float64{math.Inf(1)}, float32(math.Inf(-1)), "\xff", map[int]int{1: 1}, make(chan int),
-		func() {}, complex(1, 1), deep, json.RawMessage("{"), Payload{Data: []byte{0xc1}}, []Payload{{Data: []byte{0xc1}}}, time.Unix(1<<40, 0)} {
+	for _, v := range []any{
+		math.NaN(),
+		[]float64{math.Inf(1)},
+		float32(math.Inf(-1)), "\xff",
+		map[int]int{1: 1},
+		make(chan int),
+		func() {}, complex(1, 1), deep, json.RawMessage("{"),
+		Payload{Data: []byte{0xc1}},
+		[]Payload{{Data: []byte{0xc1}}},
+		time.Unix(1<<40, 0),
+	} {
 		if p, err := Encode(v); !errors.Is(err, ErrBadPayload) || !p.IsZero() && !errors.Is(p.Check(), ErrBadPayload) {
 			t.Errorf("%T: %v, %v", v, p, err)
 		}
@@ -226,8 +288,10 @@ func TestEncode(t *testing.T) {
 }
 
 func TestContentType(t *testing.T) {
-	for s, want := range map[string]Format{"": Msgpack, "application/msgpack": Msgpack, "application/json": JSON,
-		"application/json; charset=utf-8": JSON, " Application/JSON;x": JSON, "application/msgpack;v=1": Msgpack} {
+	for s, want := range map[string]Format{
+		"": Msgpack, "application/msgpack": Msgpack, "application/json": JSON,
+		"application/json; charset=utf-8": JSON, " Application/JSON;x": JSON, "application/msgpack;v=1": Msgpack,
+	} {
 		if f, err := ParseContentType(s); f != want || err != nil {
 			t.Errorf("%q: %v, %v", s, f, err)
 		}
@@ -264,7 +328,10 @@ func TestPayloadString(t *testing.T) {
 func TestCanonical(t *testing.T) {
 	for _, c := range []struct{ json, want string }{
 		{` {"b":1.0,"a":[-0.0,1e2,-1e3,0.5,1e21]}`, `{"a":[0,100,-1000,0.5,1e+21],"b":1}`},
-		{`18446744073709551616`, `18446744073709552000.0`}, {`1e19`, `10000000000000000000`}, {`"\u0061"`, `"a"`}, {`{}`, `{}`},
+		{`18446744073709551616`, `18446744073709552000.0`},
+		{`1e19`, `10000000000000000000`},
+		{`"\u0061"`, `"a"`},
+		{`{}`, `{}`},
 	} {
 		got, err := Canonical(Payload{JSON, []byte(c.json)})
 		if err != nil || string(got) != c.want {

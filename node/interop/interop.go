@@ -234,15 +234,14 @@ func (x *Interop) Close() {
 }
 
 // spawn runs f on a goroutine that Close waits for. It is for messages that
-// come in; false means that the node has stopped.
-func (x *Interop) spawn(f func()) bool {
+// come in; when the node has stopped it does nothing, and the sender hears that
+// the node has left.
+func (x *Interop) spawn(f func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.sealed {
-		return false
+	if !x.sealed {
+		x.wg.Go(f)
 	}
-	x.wg.Go(f)
-	return true
 }
 
 // Join adds a local app.

@@ -270,8 +270,9 @@
 //     subscription: subscribe again under a new id.
 //  7. A subscriber that is not in the directory resumes at least every 30 s, or
 //     is dropped.
-//  8. A close message on the push subject ends the subscription. Its seq is
-//     described with package interop. To end it yourself, send unsubscribe.
+//  8. A close message on the push subject ends the subscription; seq is that of
+//     the last private item. Items of the branch that NATS delivered before it
+//     still count. To end a subscription yourself, send unsubscribe.
 //
 // # The directory
 //

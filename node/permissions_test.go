@@ -23,7 +23,7 @@ import (
 // its own, as deploy/ sets it up: nodes a, b and mallory, client Excel, admin.
 func inCluster(t *testing.T, f func(t *testing.T, srv *server.Server)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		user := func(name string, p subjects.Permissions) *server.User {
 			return &server.User{Username: name, Password: "pw", Permissions: &server.Permissions{
 				Publish: &server.SubjectPermission{Allow: p.Publish}, Subscribe: &server.SubjectPermission{Allow: p.Subscribe},

@@ -194,6 +194,41 @@ func TestGapJustBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// What the publisher and the directory say on the control connection overtakes
+// the data, and the end, on the data connection.
+func TestControlOvertakesData(t *testing.T) {
+	for end, code := range map[string]string{"kick": "canceled", "leave": "target-gone", "close": "target-gone"} {
+		onStage(t, node.StreamOptions{}, func(t *testing.T, st *stage) {
+			far := subscribe(t, st.far, "S", nil)
+			push(t, st.s, 1, 2)
+			synctest.Wait()
+			st.line("b").Drop(isData)
+			push(t, st.s, 3, 3)
+			synctest.Wait()
+			st.line("b").Drop(func(subject string) bool {
+				if isData(subject) || isPush(subject) {
+					time.Sleep(100 * time.Millisecond)
+				}
+				return false
+			})
+			push(t, st.s, 4, 4)
+			switch end {
+			case "kick":
+				st.s.Subscribers()[0].Close("")
+			case "leave":
+				st.pub.Leave()
+			case "close":
+				st.s.Close()
+			}
+			select {
+			case <-far.done:
+			case <-time.After(time.Minute):
+			}
+			want(t, far, "S0 1 2 gap3-3:lost 4 closed:"+code)
+		})
+	}
+}
+
 func TestPublisherNeverComesBack(t *testing.T) {
 	var l ledger
 	onStage(t, l.options(node.StreamOptions{}), func(t *testing.T, st *stage) {
@@ -236,7 +271,7 @@ func TestServerRestartsWithoutMemory(t *testing.T) {
 				near, far := subscribe(t, st.near, "S", nil), subscribe(t, st.far, "S", nil)
 				stop := ticker(t, st.s, 100*time.Millisecond)
 				for range 2 {
-					time.Sleep(5 * time.Second)
+					time.Sleep(20 * time.Second)
 					st.down()
 					st.store = t.TempDir()
 					time.Sleep(outage)

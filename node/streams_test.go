@@ -238,6 +238,12 @@ func TestPrivateData(t *testing.T) {
 		added = append(added, c)
 	}}, func(t *testing.T, st *stage) {
 		push(t, st.s, 1, 5)
+		st.line("b").Drop(func(subject string) bool {
+			if strings.HasPrefix(subject, "_R.b.") {
+				time.Sleep(100 * time.Millisecond) // private data overtakes the reply to the confirmation
+			}
+			return false
+		})
 		near, far := subscribe(t, st.near, "S", nil), subscribe(t, st.far, "S", nil)
 		push(t, st.s, 6, 6)
 		synctest.Wait()
@@ -252,6 +258,7 @@ func TestPrivateData(t *testing.T) {
 		if got := strings.Replace(far.text(), "6 p1", "p1 6", 1); got != "S5 p1 6 p2 p3" {
 			t.Errorf("far: %s", got)
 		}
+		st.line("b").Drop(nil)
 		near.sub.Close()
 		far.sub.Close()
 		synctest.Wait()
@@ -313,7 +320,9 @@ func TestSubscriberClosesOneOfTwo(t *testing.T) {
 	var l ledger
 	onStage(t, l.options(node.StreamOptions{}), func(t *testing.T, st *stage) {
 		subs := st.srv.NumSubscriptions()
-		one, two := subscribe(t, st.far, "S", nil), subscribe(t, join(t, st.b, "too"), "S", nil)
+		one := subscribe(t, st.far, "S", nil)
+		synctest.Wait()
+		two := subscribe(t, join(t, st.b, "too"), "S", nil)
 		if got := st.srv.NumSubscriptions() - subs; got != 1 || st.b.Stats().Interop.Branches != 1 {
 			t.Errorf("%d NATS subscriptions", got)
 		}
@@ -411,7 +420,9 @@ func TestConcurrentPushesAndLateJoiners(t *testing.T) {
 			comers.Wait()
 			for _, r := range readers {
 				v := only(t, r.verify(t, truth))
-				if v.to != 8*each || v.lost != 0 || v.snapshot != min(snapshot, int(v.from)) && r.sub.Servers()[0].Node == "a" {
+				// Pushes between mark and confirmation push the oldest out of
+				// a snapshot for another node; they come as live data instead.
+				if v.to != 8*each || v.lost != 0 || v.snapshot > min(snapshot, int(v.from)) {
 					t.Errorf("%s: %+v", r.name, v)
 				}
 			}

@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,8 @@ func TestBubble(t *testing.T) {
 	for name, storage := range map[string]jetstream.StorageType{"memory": jetstream.MemoryStorage, "file": jetstream.FileStorage} {
 		t.Run(name, func(t *testing.T) {
 			store := t.TempDir()
+			runtime.GC() // timers that the client library pools must not cross bubbles
+			runtime.GC()
 			synctest.Test(t, func(t *testing.T) {
 				provision := func(ctx context.Context, nc *nats.Conn) error {
 					js, err := jetstream.New(nc)

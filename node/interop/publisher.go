@@ -186,13 +186,10 @@ func (x *Interop) tick() {
 	}
 }
 
-// housekeep marks idle branches and forgets subscribers whose app is gone. Back
-// means after a reconnect: then all branches are marked, and nobody is gone,
-// because nobody could be seen meanwhile.
+// housekeep marks idle branches, all of them when the node is just back, and
+// forgets subscribers whose app is gone.
 func (x *Interop) housekeep(now time.Time, back bool) {
-	if !x.cfg.Data.State().Online {
-		return
-	}
+	online := x.cfg.Data.State().Online
 	idle := func(sent time.Time) bool { return back || now.Sub(sent) >= idleMark }
 	x.mu.Lock()
 	pubs := make([]*Subscriber, 0, len(x.pubs))
@@ -204,7 +201,10 @@ func (x *Interop) housekeep(now time.Time, back bool) {
 	for _, c := range pubs {
 		s := c.stream
 		s.mu.Lock()
-		if c.gone || c.branch == nil {
+		if !online { // nobody can be seen, so nobody is gone
+			c.absent, c.renewed = time.Time{}, now
+		}
+		if !online || c.gone || c.branch == nil {
 			s.mu.Unlock()
 			continue
 		}
@@ -215,9 +215,6 @@ func (x *Interop) housekeep(now time.Time, back bool) {
 		if c.private > 0 && idle(c.sent) {
 			s.publish(c.subject, wire.AppendStreamMark(nil, s.epoch, c.private))
 			c.sent = now
-		}
-		if back {
-			c.absent, c.renewed = time.Time{}, now
 		}
 		gone := c.lapsed(now)
 		s.mu.Unlock()

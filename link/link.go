@@ -26,10 +26,13 @@ const (
 	pingInterval   = 3 * time.Second
 	maxPingsOut    = 2
 	connectTimeout = 4 * time.Second
-	reconnectMin   = 50 * time.Millisecond
-	reconnectMax   = 5 * time.Second
-	pendingMsgs    = 1 << 16
-	pendingBytes   = 64 << 20
+	// writeTimeout bounds how long a publish waits for a peer that does not
+	// read; then the connection counts as broken.
+	writeTimeout = 4 * time.Second
+	reconnectMin = 50 * time.Millisecond
+	reconnectMax = 5 * time.Second
+	pendingMsgs  = 1 << 16
+	pendingBytes = 64 << 20
 )
 
 // Config says where and how to connect.
@@ -137,6 +140,7 @@ func (l *Link) options() []nats.Option {
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.FlusherTimeout(writeTimeout),
 		nats.Timeout(connectTimeout),
 		nats.CustomInboxPrefix(subjects.InboxPrefix(l.cfg.Node)),
 		nats.IgnoreAuthErrorAbort(),

@@ -385,93 +385,111 @@ func TestRandomFaults(t *testing.T) {
 // failing collects errors, so that rapid can shrink what led to them.
 type failing struct {
 	testing.TB
-	mu   sync.Mutex
+	lock sync.Mutex
 	list []string
 }
 
 func (f *failing) Errorf(format string, args ...any) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.lock.Lock()
+	defer f.lock.Unlock()
 	f.list = append(f.list, fmt.Sprintf(format, args...))
 }
 
+// game is one run of random faults.
+type game struct {
+	*failing
+	*hub
+	nodes   []*node.Node
+	pub     *node.App
+	s       *node.Stream
+	o       node.StreamOptions
+	joining sync.WaitGroup
+
+	mu            sync.Mutex
+	readers, live []*reader
+}
+
 func play(t *testing.T, h *hub, steps []int, snapshot int) []string {
-	f := &failing{TB: t}
-	ids := []string{"a", "b", "c"}
-	nodes := []*node.Node{h.node("a"), h.node("b"), h.node("c")}
-	for _, n := range nodes {
+	g := &game{failing: &failing{TB: t}, hub: h, o: node.StreamOptions{Snapshot: snapshot}}
+	for _, id := range []string{"a", "b", "c"} {
+		n := h.node(id)
 		defer n.Stop()
+		g.nodes = append(g.nodes, n)
 	}
-	pub := join(t, nodes[0], "pub")
-	s := offer(f, pub, node.StreamOptions{Snapshot: snapshot})
-	var readers, live []*reader
-	var mu sync.Mutex
-	var joining sync.WaitGroup
+	g.pub = join(t, g.nodes[0], "pub")
+	g.s = offer(g, g.pub, g.o)
 	var apps []*node.App // each subscribes once
 	for i := range len(steps) {
-		apps = append(apps, join(t, nodes[i%3], fmt.Sprint("r", i)))
+		apps = append(apps, join(t, g.nodes[i%3], fmt.Sprint("r", i)))
 	}
 	for i, step := range steps {
-		which, arg := step%3, step/3%30
-		switch step % 8 {
-		case 0, 1, 2:
-			for range arg {
-				_ = s.Push("x")
-			}
-		case 3:
-			h.line(ids[which]).Cut()
-		case 4, 5:
-			h.line(ids[which]).Heal()
-			time.Sleep(time.Duration(arg) * time.Second)
-		case 6:
-			opts := []node.Option{node.Timeout(5 * time.Second)}
-			if arg%2 == 0 {
-				opts = append(opts, node.All)
-			}
-			app := apps[i]
-			joining.Go(func() {
-				sub, err := app.Subscribe(t.Context(), "S", nil, opts...)
-				if err == nil {
-					mu.Lock()
-					r := read(app.Identity().Application, sub)
-					readers, live = append(readers, r), append(live, r)
-					mu.Unlock()
-				}
-			})
-		case 7:
-			mu.Lock()
-			var leaving *reader
-			if len(live) > 0 && arg < 10 {
-				leaving, live = live[0], live[1:]
-			}
-			mu.Unlock()
-			switch {
-			case leaving != nil:
-				leaving.sub.Close()
-			case arg > 24:
-				h.line("a").Heal()
-				time.Sleep(10 * time.Second) // CreateStream waits for the directory
-				s.Close()
-				s = offer(f, pub, node.StreamOptions{Snapshot: snapshot})
-			}
-		}
-		if arg%4 == 0 {
-			time.Sleep(time.Duration(arg) * 30 * time.Millisecond)
-		}
+		g.step(step, apps[i])
 	}
-	joining.Wait()
-	for _, id := range ids {
-		h.line(id).Heal()
+	g.joining.Wait()
+	for _, n := range g.nodes {
+		h.line(string(n.ID())).Heal()
 	}
 	time.Sleep(time.Minute)
-	_ = s.Push("last")
-	for _, r := range readers {
-		r.verify(f, nil)
+	_ = g.s.Push("last")
+	for _, r := range g.readers {
+		r.verify(g, nil)
 	}
-	for _, r := range live {
+	for _, r := range g.live {
 		if text := r.text(); len(r.sub.Servers()) > 0 && !strings.HasSuffix(text, "=last") {
-			f.Errorf("%s: the end is missing: %s", r.name, text)
+			g.Errorf("%s: the end is missing: %s", r.name, text)
 		}
 	}
-	return f.list
+	return g.list
+}
+
+func (g *game) step(step int, app *node.App) {
+	line, arg := g.line(string(g.nodes[step%3].ID())), step/3%30
+	switch step % 8 {
+	case 0, 1, 2:
+		for range arg {
+			_ = g.s.Push("x")
+		}
+	case 3:
+		line.Cut()
+	case 4, 5:
+		line.Heal()
+		time.Sleep(time.Duration(arg) * time.Second)
+	case 6:
+		opts := []node.Option{node.Timeout(5 * time.Second)}
+		if arg%2 == 0 {
+			opts = append(opts, node.All)
+		}
+		g.joining.Go(func() {
+			if sub, err := app.Subscribe(g.Context(), "S", nil, opts...); err == nil {
+				g.mu.Lock()
+				defer g.mu.Unlock()
+				r := read(app.Identity().Application, sub)
+				g.readers, g.live = append(g.readers, r), append(g.live, r)
+			}
+		})
+	case 7:
+		g.leave(arg)
+	}
+	if arg%4 == 0 {
+		time.Sleep(time.Duration(arg) * 30 * time.Millisecond)
+	}
+}
+
+// leave ends a subscription, or the stream, which is then made anew.
+func (g *game) leave(arg int) {
+	g.mu.Lock()
+	var leaving *reader
+	if len(g.live) > 0 && arg < 10 {
+		leaving, g.live = g.live[0], g.live[1:]
+	}
+	g.mu.Unlock()
+	switch {
+	case leaving != nil:
+		leaving.sub.Close()
+	case arg > 24:
+		g.line("a").Heal()
+		time.Sleep(10 * time.Second) // CreateStream waits for the directory
+		g.s.Close()
+		g.s = offer(g, g.pub, g.o)
+	}
 }

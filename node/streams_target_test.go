@@ -248,6 +248,63 @@ func TestLimitsOfStreams(t *testing.T) {
 	})
 }
 
+// attack is a message that no node sends.
+type attack struct {
+	msg  *nats.Msg
+	at   *node.Node
+	more uint64 // are counted as refused
+}
+
+// hostile makes attacks on the subscription whose start has been seen.
+func hostile(st *stage, nc *nats.Conn, seen chan *nats.Msg) map[string]attack {
+	var data string
+	var q wire.SubscribeRequest
+	var m wire.StreamMessage
+	for len(seen) > 0 {
+		msg := <-seen
+		if isData(msg.Subject) {
+			data = msg.Subject
+			m, _ = wire.ParseStream(msg.Data)
+		} else if strings.HasSuffix(msg.Subject, "."+string(subjects.VerbSubscribe)) {
+			_ = wire.Unmarshal(msg.Data, &q)
+		}
+	}
+	realm := subjects.Realm(realm)
+	pushed, _ := realm.PushSubject("b", "a", q.ID)
+	stranger, _ := realm.PushSubject("b", "evil", q.ID)
+	ctl := func(verb subjects.Verb, v any) *nats.Msg {
+		body, _ := wire.Marshal(v)
+		return &nats.Msg{Subject: string(realm.CtlSubject("a", "evil", verb)), Reply: nc.NewInbox(), Data: body}
+	}
+	again := q
+	again.Args = nil
+	resume := q
+	resume.Resume = true
+	inject := nats.Header{"Nats-Stream": {"x"}}
+	next := wire.AppendStreamData(nil, m.Epoch, m.Seq+1, []byte{1})
+	return map[string]attack{
+		"bad msgpack":           {&nats.Msg{Subject: data, Data: []byte{0xdd, 0x7f, 0xff, 0xff, 0xff, 0xc0}}, st.b, 1},
+		"empty":                 {&nats.Msg{Subject: data}, st.b, 1},
+		"wrong epoch":           {&nats.Msg{Subject: data, Data: wire.AppendStreamData(nil, m.Epoch+1, m.Seq+1, []byte{1})}, st.b, 1},
+		"close on the branch":   {&nats.Msg{Subject: data, Data: wire.AppendStreamClose(nil, m.Epoch, m.Seq, wire.Canceled, "x")}, st.b, 1},
+		"injected":              {&nats.Msg{Subject: data, Data: next, Header: inject}, st.b, 1},
+		"mark of the future":    {&nats.Msg{Subject: data, Data: wire.AppendStreamMark(nil, m.Epoch, 1<<60)}, st.b, 1},
+		"data of the future":    {&nats.Msg{Subject: data, Data: wire.AppendStreamData(nil, m.Epoch, 1<<60, []byte{1})}, st.b, 1},
+		"bad private data":      {&nats.Msg{Subject: string(pushed), Data: []byte{0xc1}}, st.b, 1},
+		"injected private data": {&nats.Msg{Subject: string(pushed), Data: next, Header: inject}, st.b, 1},
+		"stranger's end":        {&nats.Msg{Subject: string(stranger), Data: wire.AppendStreamClose(nil, m.Epoch, 1, wire.Canceled, "x")}, st.b, 1},
+		"private, wrong epoch":  {&nats.Msg{Subject: string(pushed), Data: wire.AppendStreamData(nil, m.Epoch+1, 1, []byte{1})}, st.b, 1},
+		"unsubscribe":           {ctl(subjects.VerbUnsubscribe, wire.UnsubscribeRequest{ID: q.ID}), st.a, 1},
+		"confirm":               {ctl(subjects.VerbConfirm, wire.ConfirmRequest{ID: q.ID, Epoch: m.Epoch, Seq: m.Seq}), st.a, 1},
+		"resume":                {ctl(subjects.VerbSubscribe, resume), st.a, 1},
+		"duplicate id":          {ctl(subjects.VerbSubscribe, again), st.a, 1},
+		"ctl of rubbish":        {&nats.Msg{Subject: string(realm.CtlSubject("a", "evil", subjects.VerbConfirm)), Data: []byte{0xc1}}, st.a, 1},
+		"ctl injected":          {&nats.Msg{Subject: string(realm.CtlSubject("a", "evil", subjects.VerbConfirm)), Data: []byte{0xc0}, Header: inject}, st.a, 1},
+		"bad id":                {ctl(subjects.VerbSubscribe, wire.SubscribeRequest{ID: "a.>", Server: q.Server, Stream: "S"}), st.a, 0},
+		"no such stream":        {ctl(subjects.VerbSubscribe, wire.SubscribeRequest{ID: "x", Server: q.Server, Stream: "T"}), st.a, 0},
+	}
+}
+
 // Messages that no node sends change nothing and are counted.
 func TestHostileStreamMessages(t *testing.T) {
 	onStage(t, node.StreamOptions{Snapshot: 5}, func(t *testing.T, st *stage) {
@@ -264,56 +321,7 @@ func TestHostileStreamMessages(t *testing.T) {
 		r := subscribe(t, st.far, "S", nil)
 		push(t, st.s, 1, 3)
 		synctest.Wait()
-		var data string
-		var q wire.SubscribeRequest
-		var m wire.StreamMessage
-		for len(seen) > 0 {
-			msg := <-seen
-			if isData(msg.Subject) {
-				data = msg.Subject
-				m, _ = wire.ParseStream(msg.Data)
-			} else if strings.HasSuffix(msg.Subject, "."+string(subjects.VerbSubscribe)) {
-				_ = wire.Unmarshal(msg.Data, &q)
-			}
-		}
-		realm := subjects.Realm(realm)
-		pushed, _ := realm.PushSubject("b", "a", q.ID)
-		stranger, _ := realm.PushSubject("b", "evil", q.ID)
-		ctl := func(verb subjects.Verb, v any) *nats.Msg {
-			body, _ := wire.Marshal(v)
-			return &nats.Msg{Subject: string(realm.CtlSubject("a", "evil", verb)), Reply: nc.NewInbox(), Data: body}
-		}
-		again := q
-		again.Args = nil
-		resume := q
-		resume.Resume = true
-		inject := nats.Header{"Nats-Stream": {"x"}}
-		next := wire.AppendStreamData(nil, m.Epoch, m.Seq+1, []byte{1})
-		for name, c := range map[string]struct {
-			msg  *nats.Msg
-			at   *node.Node
-			more uint64
-		}{
-			"bad msgpack":           {&nats.Msg{Subject: data, Data: []byte{0xdd, 0x7f, 0xff, 0xff, 0xff, 0xc0}}, st.b, 1},
-			"empty":                 {&nats.Msg{Subject: data}, st.b, 1},
-			"wrong epoch":           {&nats.Msg{Subject: data, Data: wire.AppendStreamData(nil, m.Epoch+1, m.Seq+1, []byte{1})}, st.b, 1},
-			"close on the branch":   {&nats.Msg{Subject: data, Data: wire.AppendStreamClose(nil, m.Epoch, m.Seq, wire.Canceled, "x")}, st.b, 1},
-			"injected":              {&nats.Msg{Subject: data, Data: next, Header: inject}, st.b, 1},
-			"mark of the future":    {&nats.Msg{Subject: data, Data: wire.AppendStreamMark(nil, m.Epoch, 1<<60)}, st.b, 1},
-			"data of the future":    {&nats.Msg{Subject: data, Data: wire.AppendStreamData(nil, m.Epoch, 1<<60, []byte{1})}, st.b, 1},
-			"bad private data":      {&nats.Msg{Subject: string(pushed), Data: []byte{0xc1}}, st.b, 1},
-			"injected private data": {&nats.Msg{Subject: string(pushed), Data: next, Header: inject}, st.b, 1},
-			"stranger's end":        {&nats.Msg{Subject: string(stranger), Data: wire.AppendStreamClose(nil, m.Epoch, 1, wire.Canceled, "x")}, st.b, 1},
-			"private, wrong epoch":  {&nats.Msg{Subject: string(pushed), Data: wire.AppendStreamData(nil, m.Epoch+1, 1, []byte{1})}, st.b, 1},
-			"unsubscribe":           {ctl(subjects.VerbUnsubscribe, wire.UnsubscribeRequest{ID: q.ID}), st.a, 1},
-			"confirm":               {ctl(subjects.VerbConfirm, wire.ConfirmRequest{ID: q.ID, Epoch: m.Epoch, Seq: m.Seq}), st.a, 1},
-			"resume":                {ctl(subjects.VerbSubscribe, resume), st.a, 1},
-			"duplicate id":          {ctl(subjects.VerbSubscribe, again), st.a, 1},
-			"ctl of rubbish":        {&nats.Msg{Subject: string(realm.CtlSubject("a", "evil", subjects.VerbConfirm)), Data: []byte{0xc1}}, st.a, 1},
-			"ctl injected":          {&nats.Msg{Subject: string(realm.CtlSubject("a", "evil", subjects.VerbConfirm)), Data: []byte{0xc0}, Header: inject}, st.a, 1},
-			"bad id":                {ctl(subjects.VerbSubscribe, wire.SubscribeRequest{ID: "a.>", Server: q.Server, Stream: "S"}), st.a, 0},
-			"no such stream":        {ctl(subjects.VerbSubscribe, wire.SubscribeRequest{ID: "x", Server: q.Server, Stream: "T"}), st.a, 0},
-		} {
+		for name, c := range hostile(st, nc, seen) {
 			before := c.at.Stats().Interop.Refused
 			if err := nc.PublishMsg(c.msg); err != nil {
 				t.Fatal(err)
@@ -333,6 +341,44 @@ func TestHostileStreamMessages(t *testing.T) {
 	})
 }
 
+// plain is a NATS client that is no node.
+type plain struct {
+	t  *testing.T
+	nc *nats.Conn
+}
+
+func (c *plain) ask(verb subjects.Verb, q, r any) (code string) {
+	body, err := wire.Marshal(q)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	reply := request(c.t, c.nc, &nats.Msg{Subject: string(subjects.Realm(realm).CtlSubject("a", "me", verb)), Data: body})
+	if code := reply.Header.Get(wire.HeaderErrorCode); code != "" {
+		return code
+	}
+	if err := wire.Unmarshal(reply.Data, r); err != nil {
+		c.t.Fatal(err)
+	}
+	return ""
+}
+
+func (c *plain) subscribe(q wire.SubscribeRequest) (r wire.SubscribeReply, code string) {
+	code = c.ask(subjects.VerbSubscribe, q, &r)
+	return r, code
+}
+
+func (c *plain) next(sub *nats.Subscription) wire.StreamMessage {
+	msg, err := sub.NextMsgWithContext(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m, err := wire.ParseStream(msg.Data)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return m
+}
+
 // A plain NATS client follows the specification by hand.
 func TestPlainClientSubscribes(t *testing.T) {
 	var l ledger
@@ -343,58 +389,36 @@ func TestPlainClientSubscribes(t *testing.T) {
 		}
 		defer nc.Close()
 		push(t, st.s, 1, 3)
-		realm := subjects.Realm(realm)
-		ask := func(verb subjects.Verb, q, r any) string {
-			body, err := wire.Marshal(q)
-			if err != nil {
-				t.Fatal(err)
-			}
-			reply := request(t, nc, &nats.Msg{Subject: string(realm.CtlSubject("a", "me", verb)), Data: body})
-			if code := reply.Header.Get(wire.HeaderErrorCode); code != "" {
-				return code
-			}
-			if err := wire.Unmarshal(reply.Data, r); err != nil {
-				t.Fatal(err)
-			}
-			return ""
-		}
+		c := &plain{t, nc}
 		q := wire.SubscribeRequest{ID: "mine", Server: string(st.pub.ID()), Stream: "S"}
-		var accepted wire.SubscribeReply
-		if code := ask(subjects.VerbSubscribe, q, &accepted); code != "" {
+		accepted, code := c.subscribe(q)
+		if code != "" {
 			t.Fatal(code)
 		}
-		branch := string(realm.DataSubject("a", st.pub.ID(), subjects.MustEncode("S"), subjects.MustEncode(accepted.Branch)))
-		data, err := nc.SubscribeSync(branch)
+		branch := subjects.Realm(realm).DataSubject("a", st.pub.ID(), subjects.MustEncode("S"), subjects.MustEncode(accepted.Branch))
+		data, err := nc.SubscribeSync(string(branch))
 		if err != nil {
 			t.Fatal(err)
 		}
-		next := func() wire.StreamMessage {
-			msg, err := data.NextMsgWithContext(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			m, err := wire.ParseStream(msg.Data)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return m
-		}
-		m := next()
+		m := c.next(data)
 		if m.Kind != wire.StreamMark || m.Seq != 3 || m.Epoch != accepted.Epoch {
 			t.Errorf("mark %+v", m)
 		}
 		var items wire.ConfirmReply
-		if code := ask(subjects.VerbConfirm, wire.ConfirmRequest{ID: q.ID, Epoch: m.Epoch, Seq: m.Seq}, &items); code != "" || len(items.Items) != 2 {
+		if code := c.ask(subjects.VerbConfirm, wire.ConfirmRequest{ID: q.ID, Epoch: m.Epoch, Seq: m.Seq}, &items); code != "" || len(items.Items) != 2 {
 			t.Errorf("confirmation: %s %+v", code, items)
 		}
-		for m.Kind == wire.StreamMark && m.Seq < 4 {
-			push(t, st.s, int(m.Seq)+1, int(m.Seq)+1)
-			m = next()
+		push(t, st.s, 4, 4)
+		for m.Kind == wire.StreamMark {
+			m = c.next(data)
+		}
+		if m.Seq != 4 || m.Epoch != accepted.Epoch {
+			t.Errorf("data %+v", m)
 		}
 		q.Resume = true
 		for range 5 {
 			time.Sleep(25 * time.Second)
-			if code := ask(subjects.VerbSubscribe, q, &accepted); code != "" {
+			if _, code := c.subscribe(q); code != "" {
 				t.Errorf("resume: %s", code)
 			}
 		}
@@ -402,14 +426,45 @@ func TestPlainClientSubscribes(t *testing.T) {
 		time.Sleep(time.Minute)
 		st.line("a").Heal()
 		time.Sleep(8 * time.Second)
-		if code := ask(subjects.VerbSubscribe, q, &accepted); code != "" {
+		if _, code := c.subscribe(q); code != "" {
 			t.Errorf("resume after an outage: %s", code)
 		}
 		l.want(t, "+me")
 		time.Sleep(35 * time.Second)
 		l.want(t, "+me", "-me")
-		if code := ask(subjects.VerbSubscribe, q, &accepted); code != string(wire.TargetGone) {
+		if _, code := c.subscribe(q); code != string(wire.TargetGone) {
 			t.Errorf("resume too late: %q", code)
+		}
+	})
+}
+
+// After Stop the server has no subscription of the node; that no goroutine is
+// left is what every bubble checks.
+func TestStopLeavesNothing(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a := h.node("a")
+		defer a.Stop()
+		s := offer(t, join(t, a, "pub"), node.StreamOptions{Snapshot: 1})
+		time.Sleep(5 * time.Second)
+		before := h.srv.NumSubscriptions()
+		for range 3 {
+			b := h.node("b")
+			readers := []*reader{subscribe(t, join(t, b, "one"), "S", nil), subscribe(t, join(t, b, "two"), "S", nil, node.All)}
+			mine := offer(t, join(t, b, "pub"), node.StreamOptions{})
+			time.Sleep(time.Second)
+			push(t, s, 1, 3)
+			push(t, mine, 1, 3)
+			b.Stop()
+			for _, r := range readers {
+				<-r.done
+			}
+			time.Sleep(time.Second)
+			if got := h.srv.NumSubscriptions(); got != before {
+				t.Errorf("%d NATS subscriptions, before there were %d", got, before)
+			}
+			if st := a.Stats().Interop; st.Subscribers != 0 || len(s.Subscribers()) != 0 {
+				t.Errorf("left: %+v", st)
+			}
 		}
 	})
 }

@@ -118,6 +118,30 @@ func (l *ledger) pairs(t testing.TB, who ...string) {
 	}
 }
 
+// decide does what the arguments ask for.
+func decide(ctx context.Context, r *node.SubscriptionRequest) (string, error) {
+	var ask []byte
+	if err := r.Args.Decode(&ask); err != nil {
+		return "", err
+	}
+	switch string(ask) {
+	case "reject":
+		return "", errors.New("not today, ✓")
+	case "denied":
+		return "", wire.Errorf(wire.Denied, "not you")
+	case "panic":
+		panic("oops")
+	case "hang":
+		<-ctx.Done()
+	case "deaf":
+		time.Sleep(time.Minute)
+	}
+	if r.Stream != "S" || r.Subscriber.Application == "" {
+		return "", fmt.Errorf("request %+v", r)
+	}
+	return string(ask), nil
+}
+
 func TestSubscriptionDecisions(t *testing.T) {
 	for _, c := range []struct {
 		ask, branch string
@@ -136,28 +160,7 @@ func TestSubscriptionDecisions(t *testing.T) {
 	} {
 		t.Run(c.ask, func(t *testing.T) {
 			var l ledger
-			onStage(t, l.options(node.StreamOptions{OnRequest: func(ctx context.Context, r *node.SubscriptionRequest) (string, error) {
-				var ask []byte
-				if err := r.Args.Decode(&ask); err != nil {
-					return "", err
-				}
-				switch string(ask) {
-				case "reject":
-					return "", errors.New("not today, ✓")
-				case "denied":
-					return "", wire.Errorf(wire.Denied, "not you")
-				case "panic":
-					panic("oops")
-				case "hang":
-					<-ctx.Done()
-				case "deaf":
-					time.Sleep(time.Minute)
-				}
-				if r.Stream != "S" || r.Subscriber.Application == "" {
-					t.Errorf("request %+v", r)
-				}
-				return string(ask), nil
-			}}), func(t *testing.T, st *stage) {
+			onStage(t, l.options(node.StreamOptions{OnRequest: decide}), func(t *testing.T, st *stage) {
 				for _, app := range []*node.App{st.near, st.far} {
 					started := time.Now()
 					sub, err := app.Subscribe(t.Context(), "S", []byte(c.ask), node.Timeout(5*time.Second))

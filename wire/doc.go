@@ -240,8 +240,10 @@
 //	confirm      {id, epoch, seq, after?}                       {items?: [{seq, body}]}
 //	unsubscribe  {id}                                           (empty)
 //
-// cancel and unsubscribe may be published without a reply subject. id of a
-// subscription is chosen by the subscriber, 1 to 64 of [A-Za-z0-9_-], best 22
+// cancel and unsubscribe may be published without a reply subject.
+// subscribe answers busy when too many wait for the publisher's decision;
+// confirm answers bad-payload for another epoch or a sequence that the branch
+// has not reached. id of a subscription is chosen by the subscriber, 1 to 64 of [A-Za-z0-9_-], best 22
 // random ones. app is the subscribing app, empty if it is not in the directory;
 // server is the app that owns the stream; args, and body of an item, are one
 // embedded msgpack value.
@@ -271,8 +273,8 @@
 //  7. A subscriber that is not in the directory resumes at least every 30 s, or
 //     is dropped.
 //  8. A close message on the push subject ends the subscription; seq is that of
-//     the last private item. Items of the branch that NATS delivered before it
-//     still count. To end a subscription yourself, send unsubscribe.
+//     the last private item. The node marks the branch just before it, so a
+//     lost tail shows; what NATS delivered before the close still counts. To end a subscription yourself, send unsubscribe.
 //
 // # The directory
 //

@@ -33,7 +33,8 @@ func (d *Directory) asserter(ctx context.Context) {
 			}
 		case <-d.dirty:
 			if !d.claimed.Load() || d.cfg.Link.Online() != nil {
-				continue // asserted when the connection is back
+				d.settle(0, nil) // nobody need wait: it is asserted when the connection is back
+				continue
 			}
 			err := d.assert(ctx)
 			if err == nil || ctx.Err() != nil {

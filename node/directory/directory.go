@@ -263,6 +263,7 @@ func (d *Directory) await(ctx context.Context, strict bool) error {
 		}
 		select {
 		case <-settled:
+		case <-time.After(heartbeat): // the link may have gone without a word
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-d.done:

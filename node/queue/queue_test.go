@@ -49,6 +49,21 @@ func TestControlIsNeverDroppedAndFollowsTheNotice(t *testing.T) {
 	}
 }
 
+func TestSkipsDoNotFillAFullQueue(t *testing.T) {
+	q := queue.New(3, 1000, gap)
+	q.Put("a0", 1, "a", 0)
+	for i := uint64(1); i < 1000; i += 2 {
+		q.Skip(fmt.Sprint("lost ", i), "a", i, i)
+		q.Put(fmt.Sprint("a", i+1), 1, "a", i+1)
+	}
+	if n, _ := q.Len(); n > 3 {
+		t.Errorf("%d items wait", n)
+	}
+	if got, want := drain(t, q), []string{"a0", "lost 1", "a2", "gap a 3-1000"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestOneItemAboveTheByteLimitStillFits(t *testing.T) {
 	q := queue.New(10, 100, gap)
 	q.Put("big", 500, "a", 0)
@@ -96,6 +111,11 @@ func TestEveryNumberIsAccountedFor(t *testing.T) {
 				continue
 			}
 			s := rapid.IntRange(0, 2).Draw(t, "source")
+			if n := rapid.Uint64Range(0, 9).Draw(t, "skip"); n > 5 {
+				q.Skip(ev{s, next[s], next[s] + n}, s, next[s], next[s]+n)
+				next[s] += n + 1
+				continue
+			}
 			q.Put(ev{s, next[s], next[s]}, rapid.IntRange(0, 30).Draw(t, "size"), s, next[s])
 			next[s]++
 		}

@@ -20,7 +20,7 @@ import (
 )
 
 // inCluster runs f against a server on which each node and client has a user of
-// its own, as deploy/ sets it up: nodes a, b and mallory, client Excel, admin.
+// its own, with the permissions of package subjects: nodes a, b and mallory, client Excel, admin.
 func inCluster(t *testing.T, f func(t *testing.T, srv *server.Server)) {
 	t.Helper()
 	inBubble(t, func(t *testing.T) {

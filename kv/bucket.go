@@ -2,6 +2,8 @@ package kv
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -31,6 +33,11 @@ const (
 	hdrSubject        = "Nats-Subject"
 	hdrTime           = "Nats-Time-Stamp"
 	hdrMarker         = "Nats-Marker-Reason"
+	hdrPrevious       = "Nats-Last-Sequence"
+	hdrMsgID          = "Nats-Msg-Id"
+	hdrBatch          = "Nats-Batch-Id"
+	hdrBatchSeq       = "Nats-Batch-Sequence"
+	hdrBatchCommit    = "Nats-Batch-Commit"
 	hdrNumPending     = "Nats-Num-Pending"
 	hdrUpTo           = "Nats-UpTo-Sequence"
 	hdrStatus         = "Status"
@@ -38,6 +45,10 @@ const (
 
 // timeValid is how long the server's time is carried on before it is asked again.
 const timeValid = time.Minute
+
+// infoTimeout bounds one question to the leader; during an election nobody
+// answers, and asking again is better than waiting.
+const infoTimeout = 5 * time.Second
 
 // Bucket is one bucket of a realm. Create it with [Directory] or [Contexts].
 type Bucket struct {
@@ -58,6 +69,11 @@ type Bucket struct {
 // Directory is the realm's directory bucket.
 func Directory(l *link.Link, r subjects.Realm) *Bucket {
 	return &Bucket{link: l, realm: r, name: r.DirectoryBucket(), want: DirectoryConfig(r, 1), keyOf: r.DirectoryKey, republish: r.DirectoryRepublish}
+}
+
+// Contexts is the realm's context bucket.
+func Contexts(l *link.Link, r subjects.Realm) *Bucket {
+	return &Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish}
 }
 
 // Operation is what a write did to its key.
@@ -81,6 +97,43 @@ type Entry struct {
 	Expired bool
 	// Scheduler is the key whose schedule wrote this entry, "" for a client's.
 	Scheduler subjects.Key
+	// Previous is the sequence of the key's write before this one, 0 for none.
+	// Only followers are told.
+	Previous uint64
+	// Format is how Value is written in a context: as Content-Type says, else
+	// msgpack from a writer that says Weft-Op and JSON from any other.
+	Format wire.Format
+	// Name is the context's name where the key has only its hash.
+	Name string
+	// WriteID and By are the headers Weft-Op and Weft-By, "" for foreign writers.
+	WriteID, By string
+	// AsOf and Compact are the headers Weft-As-Of and Weft-Compact, 0 for none.
+	AsOf, Compact uint64
+	// TTL says that the server will expire this entry.
+	TTL bool
+	// Batch is the id of the batch that wrote the entry, "" for none, and
+	// BatchSeq its number in it; Commit marks the last.
+	Batch    string
+	BatchSeq uint64
+	Commit   bool
+	// bad is why a header cannot be read.
+	bad error
+}
+
+// skipped says whether the fold leaves the entry out: the marker of a key that a
+// compaction purged, or that expired.
+func (e *Entry) skipped() bool { return e.Op != Put && (e.Compact > 0 || e.Expired) }
+
+// value is what was put.
+func (e *Entry) value() (*Value, error) {
+	if e.bad != nil {
+		return nil, e.bad
+	}
+	v, err := ParseValue(wire.Payload{Format: e.Format, Data: e.Value})
+	if err == nil && v == nil {
+		err = wire.Errorf(wire.BadPayload, "the value is empty")
+	}
+	return v, err
 }
 
 // Verify checks server version, that the bucket exists, and its options. It
@@ -92,7 +145,7 @@ func (b *Bucket) Verify(ctx context.Context) error {
 	if err := serverVersion(b.link.Conn()); err != nil {
 		return err
 	}
-	info, err := b.info(ctx)
+	info, err := b.info(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -102,28 +155,32 @@ func (b *Bucket) Verify(ctx context.Context) error {
 	return nil
 }
 
-// info asks the stream's leader; subjects below a filter are counted if given.
-func (b *Bucket) info(ctx context.Context, filter ...string) (*jetstream.StreamInfo, error) {
-	var info *jetstream.StreamInfo
-	name := b.name.Stream()
-	api := string(b.name.Info())
-	err := b.link.Do(ctx, api, func(ctx context.Context) error {
-		sent := time.Now()
-		s, err := b.link.JetStream().Stream(ctx, name)
-		if err != nil {
-			return err
-		}
-		info = s.CachedInfo()
-		b.learn(info.TimeStamp, sent)
-		if len(filter) > 0 {
-			info, err = s.Info(ctx, jetstream.WithSubjectFilter(filter[0]))
-		}
-		return err
-	})
-	if err != nil {
-		return nil, typed(err, name, b.realm)
+// info asks the stream's leader; the subjects below a filter are counted if it
+// is given.
+func (b *Bucket) info(ctx context.Context, filter subjects.Subject) (*jetstream.StreamInfo, error) {
+	var body []byte
+	if filter != "" {
+		body, _ = json.Marshal(map[string]subjects.Subject{"subjects_filter": filter}) // strings always encode
 	}
-	return info, nil
+	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	sent := time.Now()
+	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(b.name.Info()), Data: body})
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+		jetstream.StreamInfo
+	}
+	if err == nil {
+		err = json.Unmarshal(reply.Data, &answer)
+	}
+	if err == nil && answer.Error != nil {
+		err = answer.Error
+	}
+	if err != nil {
+		return nil, typed(err, b.name.Stream(), b.realm)
+	}
+	b.learn(answer.TimeStamp, sent)
+	return &answer.StreamInfo, nil
 }
 
 // learn notes the server's time; half the round trip is its error.
@@ -162,7 +219,7 @@ func (b *Bucket) leaseTime(ctx context.Context) (time.Time, error) {
 	old := b.forgot || b.server.IsZero() || time.Since(b.at) > timeValid
 	b.mu.Unlock()
 	if old {
-		if _, err := b.info(ctx); err != nil {
+		if _, err := b.info(ctx, ""); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -263,6 +320,26 @@ func (b *Bucket) Follow(ctx context.Context, filter subjects.Key, h func(Entry),
 	}, slow)
 }
 
+// FollowLeader calls h whenever the stream has a new leader: what the former one
+// committed last may not have been republished. Credentials that may not listen
+// to that are no error; a replica's regular check finds out later.
+func (b *Bucket) FollowLeader(ctx context.Context, h func()) (*nats.Subscription, error) {
+	sub, err := b.link.Subscribe(ctx, string(b.name.LeaderElected()), "", func(*nats.Msg) { h() }, nil)
+	if errors.Is(err, wire.ErrDenied) {
+		return nil, nil
+	}
+	return sub, err
+}
+
+// Count is how many keys below filter the leader has, markers included.
+func (b *Bucket) Count(ctx context.Context, filter subjects.Key) (int, error) {
+	info, err := b.info(ctx, b.name.Subject(filter))
+	if err != nil {
+		return 0, err
+	}
+	return len(info.State.Subjects), nil
+}
+
 // Foreign counts messages where followers listen that are not the server's
 // republished writes; they are ignored.
 func (b *Bucket) Foreign() uint64 { return b.foreign.Load() }
@@ -285,12 +362,38 @@ func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
 	case m.Header.Get(hdrOperation) == "PURGE" || m.Header.Get(hdrMarker) != "":
 		e.Op, e.Expired = Purge, m.Header.Get(hdrMarker) != ""
 	}
+	e.Previous, _ = strconv.ParseUint(last(m, hdrPrevious), 10, 64) // followers only
+	b.writer(&e, m.Header)
 	if s := last(m, hdrScheduler); s != "" {
 		if e.Scheduler, err = b.keyOf(subjects.Subject(s)); err != nil {
 			return Entry{}, fmt.Errorf("kv: scheduler of %s: %w", key, err)
 		}
 	}
 	return e, nil
+}
+
+// writer reads what the writer of an entry said.
+func (b *Bucket) writer(e *Entry, h nats.Header) {
+	e.WriteID, e.By = h.Get(wire.HeaderOp), h.Get(wire.HeaderBy)
+	e.TTL = h.Get(hdrTTL) != ""
+	if s := h.Get(wire.HeaderName); s != "" {
+		e.Name, _ = subjects.UnescapeName(s) // whoever uses it holds it against the hash
+	}
+	e.Batch, e.Commit = h.Get(hdrBatch), h.Get(hdrBatchCommit) != ""
+	e.BatchSeq, _ = strconv.ParseUint(h.Get(hdrBatchSeq), 10, 64) // the server has checked it
+	if kind := h.Get(wire.HeaderContentType); kind != "" {
+		e.Format, e.bad = wire.ParseContentType(kind)
+	} else if e.WriteID == "" {
+		e.Format = wire.JSON
+	}
+	for name, n := range map[string]*uint64{wire.HeaderAsOf: &e.AsOf, wire.HeaderCompact: &e.Compact} {
+		if s := h.Get(name); s != "" {
+			var err error
+			if *n, err = strconv.ParseUint(s, 10, 64); err != nil {
+				e.bad = wire.Errorf(wire.BadPayload, "%s: %q is not a sequence", name, s)
+			}
+		}
+	}
 }
 
 // last is the value that the server gave a header: it adds its own behind what

@@ -3,12 +3,14 @@ package kv
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -19,6 +21,9 @@ const (
 	snapshotRetry = 200 * time.Millisecond
 	// snapshotChunk keys are asked for at a time; the server allows 1,024.
 	snapshotChunk = 512
+	// snapshotWhole keys or fewer are read by their common filter, as of one
+	// moment; a context has no more.
+	snapshotWhole = 1000
 	// snapshotPage bytes or a little more come at a time: the server closes a
 	// connection that has more than its max_pending, 64 MiB, waiting.
 	snapshotPage = 8 << 20
@@ -27,7 +32,8 @@ const (
 // Snapshot is every key below a filter as of one sequence.
 type Snapshot struct {
 	Entries map[subjects.Key]Entry
-	// UpTo is the stream sequence up to which the snapshot is complete.
+	// UpTo is the stream sequence up to which the snapshot is complete. Of a
+	// filter with more than 1,000 keys some entries may be newer.
 	UpTo uint64
 	// Created tells one creation of the stream from another: a stream that was
 	// made anew starts its sequences again.
@@ -60,25 +66,88 @@ func (b *Bucket) Snapshot(ctx context.Context, filter subjects.Key) (Snapshot, e
 
 // snapshot makes one attempt; missing says why it does not count.
 func (b *Bucket) snapshot(ctx context.Context, filter subjects.Key) (s Snapshot, missing string, err error) {
-	info, err := b.info(ctx, string(b.name.Subject(filter)))
+	info, err := b.info(ctx, b.name.Subject(filter))
 	if err != nil {
 		return s, "", err
 	}
 	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: info.State.LastSeq, Created: info.Created}
-	keys := slices.Sorted(maps.Keys(info.State.Subjects))
-	for chunk := range slices.Chunk(keys, snapshotChunk) {
-		upTo, err := b.multiLast(ctx, chunk, s.Entries)
+	if n := len(info.State.Subjects); n > 0 && n <= snapshotWhole {
+		missing, err = b.whole(ctx, filter, info, &s)
+		return s, missing, err
+	}
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(info.State.Subjects)), snapshotChunk) {
+		upTo, err := b.multiLast(ctx, chunk, len(chunk), s.Entries)
 		if err != nil {
 			return s, "", err
 		}
 		if upTo < info.State.LastSeq {
-			return s, "up to sequence " + strconv.FormatUint(upTo, 10) + " of " + strconv.FormatUint(info.State.LastSeq, 10), nil
+			return s, behind(upTo, info.State.LastSeq), nil
 		}
 	}
-	if len(s.Entries) < len(keys) {
-		return s, strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(keys)) + " keys", nil
+	if len(s.Entries) < len(info.State.Subjects) {
+		return s, strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(info.State.Subjects)) + " keys", nil
 	}
 	return s, "", nil
+}
+
+// whole reads all keys below the filter as of one moment.
+func (b *Bucket) whole(ctx context.Context, filter subjects.Key, info *jetstream.StreamInfo, s *Snapshot) (missing string, err error) {
+	upTo, err := b.multiLast(ctx, []string{string(b.name.Subject(filter))}, snapshotWhole+1, s.Entries)
+	switch {
+	case errors.Is(err, errTooMany):
+		return "more than " + strconv.Itoa(snapshotWhole) + " keys by now", nil
+	case err != nil:
+		return "", err
+	case upTo < info.State.LastSeq:
+		return behind(upTo, info.State.LastSeq), nil
+	case upTo == nothing:
+		return "none of " + strconv.Itoa(len(info.State.Subjects)) + " keys", nil
+	}
+	for subject := range info.State.Subjects {
+		key, err := b.keyOf(subjects.Subject(subject))
+		if err != nil {
+			continue // not a key; nothing that can be read is lost
+		}
+		if _, ok := s.Entries[key]; !ok {
+			return "not the key " + string(key), nil
+		}
+	}
+	s.UpTo = upTo
+	return cut(*s), nil
+}
+
+// since reads the keys below the filter that were written after a sequence, as
+// of one moment, from any replica of the stream; missing says why the answer
+// does not count.
+func (b *Bucket) since(ctx context.Context, filter subjects.Key, after uint64) (s Snapshot, missing string, err error) {
+	s = Snapshot{Entries: map[subjects.Key]Entry{}}
+	req := multiLastRequest{MultiLast: []string{string(b.name.Subject(filter))}, Seq: after + 1, Batch: snapshotWhole + 1, MaxBytes: snapshotPage}
+	s.UpTo, err = b.pages(ctx, req, s.Entries)
+	switch {
+	case errors.Is(err, errTooMany):
+		return s, "many keys", nil
+	case err != nil:
+		return s, "", err
+	case s.UpTo == nothing:
+		s.UpTo = after
+	case s.UpTo < after:
+		return s, behind(s.UpTo, after), nil
+	}
+	return s, cut(s), nil
+}
+
+// cut says whether a snapshot ends inside of a batch.
+func cut(s Snapshot) string {
+	for _, e := range s.Entries {
+		if e.Seq == s.UpTo && e.Batch != "" && !e.Commit {
+			return "a part of a batch"
+		}
+	}
+	return ""
+}
+
+func behind(upTo, last uint64) string {
+	return "up to sequence " + strconv.FormatUint(upTo, 10) + " of " + strconv.FormatUint(last, 10)
 }
 
 type multiLastRequest struct {
@@ -89,10 +158,19 @@ type multiLastRequest struct {
 	MaxBytes  int      `json:"max_bytes"`
 }
 
+// nothing is the sequence up to which a replica read that found nothing.
+const nothing = ^uint64(0)
+
+// errTooMany is the server's refusal of a filter that matches too many keys.
+var errTooMany = errors.New("too many keys")
+
 // multiLast reads the newest entry of each subject into entries and returns
 // the sequence up to which the answering replica read.
-func (b *Bucket) multiLast(ctx context.Context, subjs []string, entries map[subjects.Key]Entry) (uint64, error) {
-	req := multiLastRequest{MultiLast: subjs, Batch: len(subjs), MaxBytes: snapshotPage}
+func (b *Bucket) multiLast(ctx context.Context, subjs []string, most int, entries map[subjects.Key]Entry) (uint64, error) {
+	return b.pages(ctx, multiLastRequest{MultiLast: subjs, Batch: most, MaxBytes: snapshotPage}, entries)
+}
+
+func (b *Bucket) pages(ctx context.Context, req multiLastRequest, entries map[subjects.Key]Entry) (uint64, error) {
 	for {
 		body, err := json.Marshal(req)
 		if err != nil {
@@ -111,7 +189,7 @@ func (b *Bucket) multiLast(ctx context.Context, subjs []string, entries map[subj
 
 // page reads one answer of Direct Get up to its end-of-batch message.
 func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key]Entry) (last, upTo, pending uint64, err error) {
-	err = b.direct(ctx, string(b.name.DirectGet()), body, snapshotChunk+1, func(m *nats.Msg) (bool, error) {
+	err = b.direct(ctx, string(b.name.DirectGet()), body, snapshotWhole+2, func(m *nats.Msg) (bool, error) {
 		switch status(m) {
 		case "204":
 			upTo, _ = strconv.ParseUint(m.Header.Get(hdrUpTo), 10, 64)
@@ -120,8 +198,10 @@ func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key
 		case "404":
 			// Nothing matches on this replica: complete only if the leader
 			// has nothing either, which the caller's key count decides.
-			upTo, pending = ^uint64(0), 0
+			upTo, pending = nothing, 0
 			return true, nil
+		case "413":
+			return true, errTooMany
 		}
 		e, err := b.answer(m)
 		entries[e.Key] = e

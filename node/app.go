@@ -26,7 +26,11 @@ func (a *App) Identity() Identity { return a.identity }
 func (a *App) Leave() {
 	a.realm.interop.Leave(a.id)
 	a.realm.topics.Leave(a.id)
+	a.realm.contexts.Leave(a.id)
 }
+
+// Contexts is the shared contexts of the realm; see package contexts.
+func (a *App) Contexts() *Contexts { return a.realm.contexts.For(a.id) }
 
 // Register offers a method. It returns when other nodes can see it, or at once
 // while the fabric is offline.

@@ -45,6 +45,10 @@ type Config struct {
 	// NoSync lets the embedded server acknowledge before its disk has it.
 	NoSync bool
 
+	// CompactAt is how many keys a context gathers before it is compacted, 256
+	// unless given.
+	CompactAt int
+
 	// Hidden marks a command-line tool, listed only when asked for.
 	Hidden bool
 	// Version is shown to others; the module's version unless given.

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/embedded"
 	"github.com/weft-fabric/weft/node/interop"
@@ -79,6 +80,35 @@ type (
 	// TopicEvent is what a TopicSubscription yields.
 	TopicEvent = topics.Event
 )
+
+// The parts of shared contexts; see package contexts.
+type (
+	// Contexts is the contexts of a realm as one app has them.
+	Contexts = contexts.App
+	// ContextState is a context at one moment.
+	ContextState = contexts.State
+	// ContextEvent is one step of a watch.
+	ContextEvent = contexts.Event
+	// ContextWatch is what an app sees of a context over time.
+	ContextWatch = contexts.Watch
+	// ContextName says that a context was created or destroyed.
+	ContextName = contexts.NameEvent
+	// PathValue is a value for a path in a context.
+	PathValue = contexts.PathValue
+)
+
+// The kinds of context events.
+const (
+	ContextSnapshot  = contexts.Snapshot
+	ContextChanged   = contexts.Changed
+	ContextCreated   = contexts.Created
+	ContextDestroyed = contexts.Destroyed
+	ContextOffline   = contexts.Offline
+	ContextOnline    = contexts.Online
+)
+
+// IfRevision makes a context write conditional; see package contexts.
+func IfRevision(revision uint64) contexts.Option { return contexts.IfRevision(revision) }
 
 // The kinds of directory events.
 const (

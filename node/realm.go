@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
+	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/interop"
 	"github.com/weft-fabric/weft/node/topics"
@@ -40,6 +41,7 @@ type Realm struct {
 	directory *directory.Directory
 	interop   *interop.Interop
 	topics    *topics.Topics
+	contexts  *contexts.Contexts
 	apps      atomic.Uint64
 	links     chan struct{} // a link's state has changed
 	ctx       context.Context
@@ -72,6 +74,7 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 	r.interop = interop.New(interop.Config{
 		Realm: id.realm, Self: id.node, Boot: id.boot, Directory: r.directory, Control: r.control, Data: r.data, Logger: r.log,
 	})
+	r.contexts = contexts.New(contexts.Config{Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, CompactAt: cfg.CompactAt})
 	r.topics = topics.New(topics.Config{Realm: id.realm, Self: id.node, Data: r.data, Logger: r.log, Identity: r.identityOf})
 	dirCtx, leave := context.WithCancel(context.Background())
 	left := make(chan struct{})
@@ -123,10 +126,12 @@ func (r *Realm) supervise(leave context.CancelFunc, left <-chan struct{}) {
 		case up && connects != seen:
 			seen, online = connects, true
 			r.directory.Connected(true)
+			r.contexts.Connected(true)
 		case !up && online:
 			online = false
 			r.setSynced(false, nil)
 			r.directory.Connected(false)
+			r.contexts.Connected(false)
 			r.topics.Connected(false, reasonOf(c, d))
 		}
 		r.update()
@@ -270,6 +275,7 @@ func hopeless(err error) bool {
 func (r *Realm) stop() {
 	r.interop.Close() // leaves the ask group first, then ends apps and handlers
 	r.topics.Close()
+	r.contexts.Close()
 	r.end() // the directory says good-bye
 	r.wg.Wait()
 	r.data.Close()
@@ -342,8 +348,9 @@ func (r *Realm) identityOf(id subjects.App) (Identity, bool) {
 
 // Stats are a realm's counters since its start.
 type Stats struct {
-	Interop interop.Stats `json:"interop"`
-	Topics  topics.Stats  `json:"topics"`
+	Interop  interop.Stats  `json:"interop"`
+	Topics   topics.Stats   `json:"topics"`
+	Contexts contexts.Stats `json:"contexts"`
 	// Denied counts what NATS permissions refused, Rogue the directory entries
 	// that were ignored.
 	Denied uint64 `json:"denied"`
@@ -358,7 +365,7 @@ type Stats struct {
 // Stats returns the counters.
 func (r *Realm) Stats() Stats {
 	s := Stats{
-		Interop: r.interop.Stats(), Topics: r.topics.Stats(), Denied: r.control.Denied() + r.data.Denied(), Rogue: r.directory.Rogue(),
+		Interop: r.interop.Stats(), Topics: r.topics.Stats(), Contexts: r.contexts.Stats(), Denied: r.control.Denied() + r.data.Denied(), Rogue: r.directory.Rogue(),
 		Control: r.control.Conn().Stats(), Data: r.data.Conn().Stats(),
 	}
 	s.Reconnects = s.Control.Reconnects + s.Data.Reconnects

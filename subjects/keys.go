@@ -57,6 +57,11 @@ func (b Bucket) DirectGetLast(k Key) Subject { return b.DirectGet() + "." + b.Su
 // Info is where the leader of the stream answers STREAM.INFO.
 func (b Bucket) Info() Subject { return Subject("$JS.API.STREAM.INFO." + b.Stream()) }
 
+// LeaderElected is where the server announces that the stream has a new leader.
+func (b Bucket) LeaderElected() Subject {
+	return Subject("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED." + b.Stream())
+}
+
 // ContextRepublish is where the server repeats a put of k of the context
 // bucket. For a key that is a filter it is a filter.
 func (r Realm) ContextRepublish(k Key) Subject {

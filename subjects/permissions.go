@@ -42,6 +42,7 @@ func NodePermissions(r Realm, n Node) Permissions {
 			r.PushFilter(n),
 			r.subject(kindTopic, rest),
 			r.subject(kindKV, rest),
+			context.LeaderElected(),
 			Subject(InboxPrefix(n)+".>"),
 		),
 	}

@@ -38,6 +38,23 @@ const (
 	CallMemory    = MaxCallTimeout
 	MaxCallMemory = 1 << 17
 
+	// MaxContext is how many bytes of msgpack a context's object may have, or
+	// what a message may carry if that is less. Concurrent writers can end a
+	// little above it; it may then only shrink.
+	MaxContext = 1 << 20
+	// MaxContexts is how many contexts a realm has.
+	MaxContexts = 10_000
+	// MaxContextKeys is how many paths one operation may write.
+	MaxContextKeys = 500
+	// WriteTimeout is how long a context write waits for a stream that has no
+	// leader, unless the caller's context ends before.
+	WriteTimeout = 30 * time.Second
+	// WatchStates is how many states of a context wait for one slow watch, and
+	// WatchBytes how large they may be together; above either it gets only the
+	// latest.
+	WatchStates = 256
+	WatchBytes  = 16 << 20
+
 	// QueueMessages and QueueBytes bound what waits for one slow subscriber;
 	// above them it gets a gap notice for what was dropped.
 	QueueMessages = 10_000

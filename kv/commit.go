@@ -1,0 +1,238 @@
+package kv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// ErrUnknown is in the chain of an error of [Bucket.Commit] when the writes may
+// have been made, or may still be. [Bucket.Committed] finds out; to commit
+// the same writes again under the same id is safe for [CommitMemory].
+var ErrUnknown = errors.New("whether it was written is not known")
+
+// CommitMemory is how long the server tells a repeated commit by its id; an
+// operator may set it longer.
+const CommitMemory = dedupe
+
+const (
+	// commitTimeout bounds one attempt; a leader election takes 4 to 9 s.
+	commitTimeout = 5 * time.Second
+	commitRetries = 20
+	commitBackoff = 10 * time.Millisecond
+	// maxRevisions bounds the search of a key's revisions.
+	maxRevisions = 4 * revisions
+)
+
+// Errors of the JetStream API that nats.go has no name for.
+const (
+	errDuplicateInProcess = 10158
+	errBatchIncomplete    = 10176
+	errBatchDuplicate     = 10201
+	errBatchesInflight    = 10210
+)
+
+// Commit makes writes under one id, all or none, and returns the sequence of
+// the first; the others follow it without a gap. Each key may occur once. The
+// error is bad-revision when a condition does not hold, storage-full, limit,
+// denied, unavailable, or offline; with [ErrUnknown] in its chain the writes may
+// have been made.
+func (b *Bucket) Commit(ctx context.Context, id string, writes []Write) (first uint64, err error) {
+	if err := b.checkWrites(writes); err != nil {
+		return 0, err
+	}
+	for try := 0; ; try++ {
+		var ack *jetstream.PubAck
+		if len(writes) == 1 {
+			ack, err = b.commitOne(ctx, id, &writes[0])
+		} else {
+			ack, err = b.commitBatch(ctx, id, writes)
+		}
+		if err == nil {
+			return ack.Sequence - uint64(len(writes)) + 1, nil
+		}
+		if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+			switch api.ErrorCode {
+			case errBatchesInflight, errBatchIncomplete:
+				if try < commitRetries && pause(ctx, commitBackoff<<min(try, 4)) {
+					continue
+				}
+				return 0, wire.Errorf(wire.Busy, "stream %s: %w", b.name.Stream(), err)
+			case errBatchDuplicate, errDuplicateInProcess:
+				return 0, errors.Join(err, ErrUnknown)
+			}
+		}
+		return 0, err
+	}
+}
+
+// pause waits for up to d, not always the same time; false when ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d/2 + rand.N(d/2+1)):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (b *Bucket) checkWrites(writes []Write) error {
+	if len(writes) == 0 || len(writes) > MaxBatch {
+		return wire.Errorf(wire.Limit, "%d writes in one batch, the limit is %d", len(writes), MaxBatch)
+	}
+	for i := range writes {
+		if err := wire.CheckSize(string(writes[i].Key), len(writes[i].Value), b.link.MaxPayload()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// message is a write as it is published.
+func (b *Bucket) message(id string, w *Write) *nats.Msg {
+	h := nats.Header{hdrMsgID: {id + "." + string(w.Key)}, wire.HeaderOp: {id}}
+	if w.Name != "" {
+		h[wire.HeaderName] = []string{subjects.EscapeName(w.Name)}
+	}
+	if w.By != "" {
+		h[wire.HeaderBy] = []string{w.By}
+	}
+	switch w.Op {
+	case Delete:
+		h[hdrOperation] = []string{"DEL"}
+	case Purge:
+		h[hdrOperation], h[hdrRollup] = []string{"PURGE"}, []string{"sub"}
+	case Put:
+		if w.Format == wire.JSON {
+			h[wire.HeaderContentType] = []string{wire.JSON.ContentType()}
+		}
+	}
+	if w.AsOf > 0 {
+		h[wire.HeaderAsOf] = []string{strconv.FormatUint(w.AsOf, 10)}
+	}
+	if w.Compact > 0 {
+		h[wire.HeaderCompact] = []string{strconv.FormatUint(w.Compact, 10)}
+	}
+	if w.TTL > 0 {
+		h[hdrTTL] = []string{w.TTL.String()}
+	}
+	if w.If != nil {
+		h[hdrExpected] = []string{strconv.FormatUint(*w.If, 10)}
+	}
+	return &nats.Msg{Subject: string(b.name.Subject(w.Key)), Data: w.Value, Header: h}
+}
+
+func (b *Bucket) commitOne(ctx context.Context, id string, w *Write) (*jetstream.PubAck, error) {
+	return b.request(ctx, b.message(id, w))
+}
+
+func (b *Bucket) commitBatch(ctx context.Context, id string, writes []Write) (*jetstream.PubAck, error) {
+	batch := nats.NewInbox()[len(nats.InboxPrefix):] // a new one for every attempt
+	for i := range writes {
+		msg := b.message(id, &writes[i])
+		msg.Header[hdrBatch], msg.Header[hdrBatchSeq] = []string{batch}, []string{strconv.Itoa(i + 1)}
+		if i == len(writes)-1 {
+			msg.Header[hdrBatchCommit] = []string{"1"}
+			return b.request(ctx, msg)
+		}
+		if err := b.link.Online(); err != nil {
+			return nil, err
+		}
+		if err := b.link.Publish(msg); err != nil {
+			return nil, typed(err, b.name.Stream(), b.realm) // what has no end is not written
+		}
+	}
+	return nil, nil
+}
+
+// request publishes a message that the stream acknowledges.
+func (b *Bucket) request(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+	if err := b.link.Online(); err != nil {
+		return nil, err
+	}
+	attempt, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	reply, err := b.link.Request(attempt, msg)
+	switch {
+	case err == nil:
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, wire.ErrDenied), errors.Is(err, wire.ErrLimit), errors.Is(err, wire.ErrOffline):
+		return nil, typed(err, b.name.Stream(), b.realm)
+	default:
+		return nil, errors.Join(typed(err, b.name.Stream(), b.realm), ErrUnknown)
+	}
+	var ack struct {
+		Error *jetstream.APIError `json:"error"`
+		jetstream.PubAck
+	}
+	if err := json.Unmarshal(reply.Data, &ack); err != nil {
+		return nil, errors.Join(wire.Errorf(wire.Internal, "stream %s: not an acknowledgement: %w", b.name.Stream(), err), ErrUnknown)
+	}
+	if ack.Error != nil {
+		return nil, typed(ack.Error, b.name.Stream(), b.realm)
+	}
+	if ack.Sequence == 0 {
+		return nil, errors.Join(wire.Errorf(wire.Internal, "stream %s: an acknowledgement without sequence", b.name.Stream()), ErrUnknown)
+	}
+	return &ack.PubAck, nil
+}
+
+// Committed says whether writes were made under id, and the sequence of the
+// first. after is a sequence that is older than the commit. What was made and
+// has been overwritten since is found among the revisions that the bucket keeps.
+func (b *Bucket) Committed(ctx context.Context, id string, writes []Write, after uint64) (first uint64, ok bool, err error) {
+	k, known := writes[0].Key.Context()
+	if !known {
+		return 0, false, wire.Errorf(wire.BadName, "%q is not a key of a context", writes[0].Key)
+	}
+	s, err := b.Snapshot(ctx, subjects.ContextKeys(k.Context))
+	if err != nil {
+		return 0, false, err
+	}
+	for i := range writes {
+		if e, found := s.Entries[writes[i].Key]; found && e.WriteID == id {
+			return e.Seq - uint64(i), true, nil
+		}
+	}
+	for i := range writes {
+		seq, err := b.revision(ctx, writes[i].Key, id, after)
+		if err != nil || seq > 0 {
+			return seq - uint64(i), seq > 0, err
+		}
+	}
+	return 0, false, nil
+}
+
+// revision looks for a write under id among the kept revisions of a key.
+func (b *Bucket) revision(ctx context.Context, key subjects.Key, id string, after uint64) (seq uint64, err error) {
+	for range maxRevisions {
+		body, err := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": b.name.Subject(key)})
+		if err != nil {
+			return 0, err
+		}
+		var e Entry
+		err = b.direct(ctx, string(b.name.DirectGet()), body, 1, func(m *nats.Msg) (bool, error) {
+			if status(m) == "404" {
+				return true, nil
+			}
+			e, err = b.answer(m)
+			return true, err
+		})
+		switch {
+		case err != nil || e.Seq <= after:
+			return 0, err
+		case e.WriteID == id:
+			return e.Seq, nil
+		}
+		after = e.Seq
+	}
+	return 0, nil
+}

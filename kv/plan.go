@@ -1,0 +1,371 @@
+package kv
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// CompactAt is how many path keys and markers of a context a compaction waits
+// for. At MaxKeys the next write compacts first.
+const (
+	CompactAt = 256
+	MaxKeys   = 900
+	// MaxBatch is how many writes the server takes in one batch.
+	MaxBatch = 1000
+)
+
+// purgedTTL is how long the marker of a key stays that a compaction purged.
+const purgedTTL = markerTTL
+
+// Edit is what an app wants at a path: a value, or nil to remove what is there.
+type Edit struct {
+	Path  []string
+	Value *Value
+	// By says who wants it: app and node.
+	By string
+}
+
+// Edited is v after edits in their order. Where a path runs through an array a
+// number selects an element; one past the end appends, and removing closes the
+// gap. Removing what is not there changes nothing.
+func (v *Value) Edited(edits []Edit) (*Value, error) {
+	for _, e := range edits {
+		if len(e.Path) == 0 && !e.Value.IsObject() {
+			return nil, wire.Errorf(wire.BadPayload, "a context is an object")
+		}
+		now, err := v.edit(e.Path, e.Value)
+		if err != nil {
+			return nil, err
+		}
+		v = now
+	}
+	return v, nil
+}
+
+// CheckEdits refuses what no context can hold.
+func CheckEdits(edits []Edit) error {
+	for _, e := range edits {
+		if e.Value == nil {
+			continue
+		}
+		if err := checkDepth(len(e.Path), e.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Write is one write to one key.
+type Write struct {
+	Key   subjects.Key
+	Op    Operation
+	Value []byte
+	// Format is how Value is written.
+	Format wire.Format
+	// Name is the context's name; it travels where the key has only its hash.
+	Name string
+	// By says who writes: app and node.
+	By string
+	// AsOf and Compact are the headers of these names, 0 for none.
+	AsOf, Compact uint64
+	// TTL lets the server expire what is written, 0 for never.
+	TTL time.Duration
+	// If, when not nil, is the sequence that the key's newest write must have,
+	// 0 for a key that has none.
+	If *uint64
+}
+
+// Entry is the write as a reader gets it, once it is committed under an id.
+func (w *Write) Entry(id string, seq uint64) Entry {
+	return Entry{
+		Key: w.Key, Value: w.Value, Seq: seq, Op: w.Op, Format: w.Format, Name: w.Name,
+		WriteID: id, By: w.By, AsOf: w.AsOf, Compact: w.Compact, TTL: w.TTL > 0,
+	}
+}
+
+// NeedsSnapshot says whether some edit cannot be written at its own key: its path
+// runs through an array, is too deep, or has a segment that is too long. Then
+// [Tree.Rewrite] has to be used instead of [Tree.Plan].
+func (t *Tree) NeedsSnapshot(edits []Edit) bool {
+	work := t.View()
+	if work == nil {
+		return false // it will be one put at the root
+	}
+	for _, e := range edits {
+		if _, ok := t.key(work, e.Path); !ok {
+			return true
+		}
+		now, err := work.edit(e.Path, e.Value)
+		if err != nil {
+			return false // Plan says so
+		}
+		work = now
+	}
+	return false
+}
+
+// key is the key of a path, unless it cannot have one.
+func (t *Tree) key(view *Value, path []string) (subjects.Key, bool) {
+	for i, v := 0, view; i < len(path) && v != nil; i++ {
+		if v.IsArray() && isNumber(path[i]) {
+			return "", false
+		}
+		v = v.At(path[i : i+1])
+	}
+	k, covered := subjects.ContextPath(t.context, path)
+	return k, covered == len(path)
+}
+
+// Plan turns edits into writes that make one batch, each at its own key.
+//
+// A context that does not exist is created by one put at its root, on condition
+// that nobody has written that since, unless the first edit sets all of it. The
+// writes of removals that would make objects are left out, so that the result
+// may be empty.
+func (t *Tree) Plan(edits []Edit) ([]Write, error) {
+	work := t.View()
+	if work == nil && len(edits) > 0 {
+		writes, err := t.create(edits)
+		if err == nil && len(edits[0].Path) == 0 {
+			writes[0].If = nil
+		}
+		return writes, err
+	}
+	var writes []Write
+	for _, e := range edits {
+		if len(e.Path) == 0 && !e.Value.IsObject() {
+			return nil, wire.Errorf(wire.BadPayload, "a context is an object")
+		}
+		now, err := work.edit(e.Path, e.Value)
+		if err != nil {
+			return nil, err
+		}
+		key, ok := t.key(work, e.Path)
+		if !ok {
+			return nil, wire.Errorf(wire.Internal, "%q cannot be a key", e.Path)
+		}
+		w := Write{Key: key, By: e.By, Op: Delete}
+		if e.Value == nil && !work.At(e.Path[:len(e.Path)-1]).IsObject() {
+			continue // a marker would make an object of the parent
+		}
+		if e.Value != nil {
+			w.Op, w.Value = Put, e.Value.bytes()
+			if err := checkDepth(len(e.Path), e.Value); err != nil {
+				return nil, err
+			}
+		}
+		writes, work = t.add(writes, w), now
+	}
+	return writes, nil
+}
+
+func checkDepth(above int, v *Value) error {
+	if n := above + wire.Depth(v.bytes()); n > wire.MaxDepth {
+		return wire.Errorf(wire.BadPayload, "%d levels deep, the limit is %d", n, wire.MaxDepth)
+	}
+	return nil
+}
+
+// Rewrite turns edits into one batch that changes no key but those that hold
+// the values at and above their paths, each on condition that it and all keys
+// below it are as in this tree, which must be a snapshot. The new values take
+// the place of the newest write of the tree, so that whatever slips in before
+// the commit stays on top of them.
+//
+// The key that is rewritten is one that has a write, never a new one, and the
+// keys below are purged with it: an ancestor that is rewritten on another node
+// at the same time has then either the same condition, or an older place.
+func (t *Tree) Rewrite(edits []Edit) ([]Write, error) {
+	view := t.View()
+	if view == nil {
+		return t.create(edits)
+	}
+	now, err := view.Edited(edits)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDepth(0, now); err != nil {
+		return nil, err
+	}
+	covers := map[*register]string{}
+	for _, e := range edits {
+		covers[t.covering(e.Path)] = e.By
+	}
+	var writes []Write
+	for r, by := range covers {
+		if t.isBelowOne(r, covers) {
+			continue
+		}
+		for _, key := range t.sorted() {
+			if other := t.registers[key]; other != r && t.holds(r, other) {
+				writes = append(writes, Write{Key: key, Op: Purge, By: by, Compact: t.revision, TTL: purgedTTL, If: &other.place.seq})
+			}
+		}
+		w := Write{Key: r.key, Op: Delete, By: by, AsOf: t.top.at, If: &r.place.seq}
+		if v := now.At(r.path); v != nil {
+			w.Op, w.Value = Put, v.bytes()
+		}
+		writes = append(writes, w)
+	}
+	if len(writes) > MaxBatch {
+		return nil, wire.Errorf(wire.Busy, "%d keys have to be rewritten in one batch of at most %d: try again after the next compaction", len(writes), MaxBatch)
+	}
+	return writes, nil
+}
+
+// covering is the write that the value at path comes from: the newest at it or
+// above. The context must exist.
+func (t *Tree) covering(path []string) *register {
+	r := t.registers[subjects.ContextRoot(t.context)]
+	for n := 1; n <= len(path); n++ {
+		key, covered := subjects.ContextPath(t.context, path[:n])
+		if covered < n {
+			break
+		}
+		if other := t.registers[key]; other != nil && other.place.compare(r.place) > 0 {
+			r = other
+		}
+	}
+	return r
+}
+
+// holds says whether other's key is below r's.
+func (t *Tree) holds(r, other *register) bool {
+	return len(r.path) == 0 || below(other.key, r.key)
+}
+
+func (t *Tree) isBelowOne(r *register, covers map[*register]string) bool {
+	for other := range covers {
+		if other != r && t.holds(other, r) {
+			return true
+		}
+	}
+	return false
+}
+
+// Shows says whether a rewrite of path in a batch with the sequences from first
+// to last is what a reader of this tree, which must be a snapshot, sees there.
+func (t *Tree) Shows(path []string, want *Value, first, last uint64) bool {
+	if !t.Exists() {
+		return false
+	}
+	r := t.covering(path)
+	if seq := r.place.seq; seq >= first && seq <= last {
+		return true
+	}
+	return r.compacted && r.revision >= first && t.view.At(path).Equal(want)
+}
+
+// add appends w and takes out what it hides: each key may be written once.
+func (t *Tree) add(writes []Write, w Write) []Write {
+	root := subjects.ContextRoot(t.context)
+	writes = slices.DeleteFunc(writes, func(old Write) bool {
+		return old.Key == w.Key || below(old.Key, w.Key) || w.Key == root
+	})
+	return append(writes, w)
+}
+
+// create plans the put that makes the context.
+func (t *Tree) create(edits []Edit) ([]Write, error) {
+	v, err := Object().Edited(edits)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDepth(0, v); err != nil {
+		return nil, err
+	}
+	seq := t.rootSeq
+	return []Write{{Key: subjects.ContextRoot(t.context), Op: Put, Value: v.bytes(), By: edits[len(edits)-1].By, If: &seq}}, nil
+}
+
+// Create plans the puts that make the context with its object and its metadata,
+// on condition that nobody has made it since. The context must not exist.
+func (t *Tree) Create(object Edit, meta []byte) ([]Write, error) {
+	writes, err := t.create([]Edit{object})
+	if err != nil || len(meta) == 0 {
+		return writes, err
+	}
+	return append(writes, Write{Key: subjects.ContextMeta(t.context), Op: Put, Value: meta, By: object.By}), nil
+}
+
+// Changed says whether anything at, above or below a path of the edits is
+// newer than revision.
+func (t *Tree) Changed(edits []Edit, revision uint64) bool {
+	for _, e := range edits {
+		for _, r := range t.registers {
+			n := min(len(r.path), len(e.Path))
+			if r.revision > revision && slices.Equal(r.path[:n], e.Path[:n]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Compaction plans the batch that leaves of the context its root alone: purges
+// of its path keys, conditional on what is in this tree, which must be a
+// snapshot, and the folded root in the place of the newest of them. It has at
+// most the given number of writes and then takes the oldest places first; the
+// rest is for the next time. Of a context that does not exist all is purged. It
+// is empty when there is nothing to do.
+func (t *Tree) Compaction(most int, by string) []Write {
+	exists, rootKey := t.Exists(), subjects.ContextRoot(t.context)
+	list := t.inOrder()
+	if len(list) > most {
+		n := most
+		for n > 0 && list[n].place.at == list[n-1].place.at {
+			n-- // what has the same place as the new root would be hidden by it
+		}
+		list = list[:n]
+	}
+	var writes []Write
+	var root *register
+	var view *Value
+	revision := uint64(0)
+	for _, r := range list {
+		view, revision = view.put(r.path, r.value), max(revision, r.revision)
+		if r.key == rootKey && exists {
+			root = r
+			continue
+		}
+		writes = append(writes, Write{Key: r.key, Op: Purge, By: by, Compact: max(r.revision, 1), TTL: purgedTTL, If: &r.place.seq})
+	}
+	if root == nil || len(writes) == 0 {
+		return writes // what is older than the root is hidden by it
+	}
+	return append(writes, Write{
+		Key: rootKey, Op: Put, Value: view.bytes(), By: by, AsOf: list[len(list)-1].place.at, Compact: revision, If: &root.place.seq,
+	})
+}
+
+// Destruction plans the batch that ends the context: purges of its keys, the
+// root among them, conditional on what is in this tree, which must be a snapshot.
+func (t *Tree) Destruction(by string) []Write {
+	root, meta := subjects.ContextRoot(t.context), subjects.ContextMeta(t.context)
+	purge := func(key subjects.Key, seq uint64) Write {
+		return Write{Key: key, Op: Purge, By: by, Compact: max(t.revision, 1), TTL: purgedTTL, If: &seq}
+	}
+	var writes []Write
+	if t.meta != nil {
+		writes = append(writes, purge(meta, t.meta.Seq))
+	}
+	for _, key := range t.sorted() {
+		if key != root && len(writes) < MaxBatch-1 {
+			writes = append(writes, purge(key, t.registers[key].place.seq))
+		}
+	}
+	return append(writes, purge(root, t.rootSeq))
+}
+
+func (t *Tree) sorted() []subjects.Key {
+	keys := make([]subjects.Key, 0, len(t.registers))
+	for key := range t.registers {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(a, b subjects.Key) int { return strings.Compare(string(a), string(b)) })
+	return keys
+}

@@ -1,0 +1,413 @@
+package kv
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	// holdFor is how long the parts of a batch wait for the rest.
+	holdFor = time.Second
+	// checkEvery is how often a replica looks for what it missed, and checkFirst
+	// when it does so after it began to follow: the interest may have needed a
+	// moment to spread through the cluster.
+	checkEvery = 10 * time.Second
+	checkFirst = time.Second
+	// refreshJitter spreads what all replicas of all nodes do at once.
+	refreshJitter = 100 * time.Millisecond
+	refreshRetry  = 100 * time.Millisecond
+	refreshMost   = 5 * time.Second
+)
+
+// Update is what a replica learned.
+type Update struct {
+	// Entries are newer than what was known of their keys. Those of a batch
+	// come together.
+	Entries []Entry
+	// Removed are keys that a snapshot proved to be gone.
+	Removed []subjects.Key
+	// Snapshot says that the replica was found equal to the leader, up to UpTo.
+	Snapshot bool
+	UpTo     uint64
+	// Anew says that the stream is another one than before: everything that
+	// was known is among Removed.
+	Anew bool
+}
+
+// Replica follows the keys below a filter: it is equal to what the leader of
+// the stream has, or finds out that it is not and reads everything again. Create
+// it with [Bucket.Replicate].
+type Replica struct {
+	bucket *Bucket
+	filter subjects.Key
+	whole  bool
+	log    *slog.Logger
+	update func(Update)
+
+	cancel  context.CancelFunc
+	done    chan struct{}
+	refresh chan string // why; of several the first
+	ready   chan struct{}
+
+	mu      sync.Mutex // also serialises update
+	seqs    map[subjects.Key]uint64
+	purged  map[subjects.Key]uint64 // keys that are gone, until nothing older can come
+	flow    uint64                  // the newest sequence that was republished
+	upTo    uint64                  // of the newest snapshot
+	checked uint64                  // nothing up to here was missed
+	created time.Time
+	synced  bool // a snapshot was taken since the connection was made
+	isReady bool
+	err     error
+	held    []Entry
+	holding *time.Timer
+	stats   ReplicaStats
+}
+
+// ReplicaStats count what happened to a replica.
+type ReplicaStats struct {
+	// Snapshots is how many were taken, Gaps how many were because a write was
+	// missed, Caught how many writes a regular check found before they, or
+	// instead of that they, were republished.
+	Snapshots, Gaps, Caught uint64
+}
+
+// Replicate follows the keys below a filter until the replica is closed. update
+// is called for everything that is learned, one call at a time, and must not
+// call the replica. With whole the members of a batch are held until its commit
+// has come, which needs a filter that matches all of them.
+//
+// Wake must be called when the connection was made or lost.
+func (b *Bucket) Replicate(filter subjects.Key, whole bool, log *slog.Logger, update func(Update)) *Replica {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Replica{
+		bucket: b, filter: filter, whole: whole, log: log, update: update, cancel: cancel,
+		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
+		seqs: map[subjects.Key]uint64{}, purged: map[subjects.Key]uint64{},
+	}
+	go r.run(ctx)
+	return r
+}
+
+// Close ends the replica; update is not called any more when it returns.
+func (r *Replica) Close() {
+	r.cancel()
+	<-r.done
+}
+
+// Ready is closed when the first snapshot has been taken.
+func (r *Replica) Ready() <-chan struct{} { return r.ready }
+
+// State says whether the replica follows the stream, and if not, why.
+func (r *Replica) State() (synced bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.synced, r.err
+}
+
+// Stats returns the counters.
+func (r *Replica) Stats() ReplicaStats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stats
+}
+
+// Wake says that the connection was made, or was lost.
+func (r *Replica) Wake(online bool) {
+	if !online {
+		r.mu.Lock()
+		r.synced = false
+		r.mu.Unlock()
+		return
+	}
+	r.Refresh("connected")
+}
+
+// Refresh makes the replica take a snapshot.
+func (r *Replica) Refresh(why string) {
+	select {
+	case r.refresh <- why:
+	default:
+	}
+}
+
+// Confirm takes writes that the stream acknowledged, before they are
+// republished.
+func (r *Replica) Confirm(entries []Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.apply(entries, false)
+}
+
+func (r *Replica) run(ctx context.Context) {
+	defer close(r.done)
+	sub := r.subscribe(ctx)
+	if sub == nil {
+		return
+	}
+	defer func() {
+		r.bucket.link.Unsubscribe(sub)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.release()
+		r.update = func(Update) {}
+	}()
+	check := time.NewTimer(checkFirst)
+	defer check.Stop()
+	next := func(d time.Duration) { check.Reset(d - d/10 + rand.N(d/5)) }
+	r.snapshot(ctx)
+	for {
+		select {
+		case why := <-r.refresh:
+			r.log.DebugContext(ctx, "reading again", slog.String("filter", string(r.filter)), slog.String("why", why))
+			if !pause(ctx, refreshJitter) {
+				return
+			}
+			r.snapshot(ctx)
+			next(checkFirst)
+		case <-check.C:
+			if r.check(ctx) {
+				r.snapshot(ctx)
+			}
+			next(checkEvery)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// subscribe tries until it succeeds; nil when ctx has ended.
+func (r *Replica) subscribe(ctx context.Context) *nats.Subscription {
+	for try := 0; ; try++ {
+		sub, err := r.bucket.Follow(ctx, r.filter, r.follow, func(int) { r.gap("too slow") })
+		if err == nil {
+			return sub
+		}
+		r.failed(ctx, err)
+		if !r.retry(ctx, try) {
+			return nil
+		}
+	}
+}
+
+// snapshot reads everything, and again until it succeeds.
+func (r *Replica) snapshot(ctx context.Context) {
+	for try := 0; ctx.Err() == nil; try++ {
+		s, err := r.bucket.Snapshot(ctx, r.filter)
+		if err == nil {
+			r.merge(s)
+			return
+		}
+		r.failed(ctx, err)
+		if errors.Is(err, wire.ErrOffline) {
+			return // Wake tells
+		}
+		if !r.retry(ctx, try) {
+			return
+		}
+	}
+}
+
+func (r *Replica) retry(ctx context.Context, try int) bool {
+	return pause(ctx, min(refreshRetry<<min(try, 10), refreshMost))
+}
+
+func (r *Replica) failed(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	r.mu.Lock()
+	r.synced, r.err = false, err
+	r.mu.Unlock()
+	r.log.DebugContext(ctx, "cannot read", slog.String("filter", string(r.filter)), slog.Any("error", err))
+}
+
+// merge makes the replica what the snapshot says, except for what is newer.
+func (r *Replica) merge(s Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := Update{Snapshot: true, UpTo: s.UpTo}
+	if !r.created.Equal(s.Created) {
+		u.Anew = !r.created.IsZero()
+		if u.Anew {
+			for key := range r.seqs {
+				u.Removed = append(u.Removed, key)
+			}
+			clear(r.seqs)
+			clear(r.purged)
+			r.flow, r.upTo = 0, 0
+			r.release()
+		}
+		r.created = s.Created
+	}
+	for key, seq := range r.seqs {
+		if _, ok := s.Entries[key]; !ok && seq <= s.UpTo {
+			u.Removed = append(u.Removed, key)
+			delete(r.seqs, key)
+		}
+	}
+	for key, e := range s.Entries {
+		known := r.known(key)
+		if e.Seq < known {
+			continue
+		}
+		r.seqs[key] = e.Seq
+		delete(r.purged, key)
+		if e.Seq > known {
+			u.Entries = append(u.Entries, e)
+		}
+	}
+	r.upTo, r.checked = max(r.upTo, s.UpTo), s.UpTo
+	if len(r.held) > 0 && r.held[0].Seq <= r.upTo {
+		r.release()
+	}
+	for key, seq := range r.purged {
+		if seq <= min(r.flow, r.upTo) {
+			delete(r.purged, key)
+		}
+	}
+	r.synced, r.err = true, nil
+	r.stats.Snapshots++
+	r.update(u)
+	if !r.isReady {
+		r.isReady = true
+		close(r.ready)
+	}
+}
+
+// known is the newest sequence of a key that was seen. mu is held.
+func (r *Replica) known(key subjects.Key) uint64 { return max(r.seqs[key], r.purged[key]) }
+
+// follow takes one republished write.
+func (r *Replica) follow(e Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flow = max(r.flow, e.Seq)
+	if e.Seq <= r.upTo {
+		return // the snapshot had it, or something newer
+	}
+	if !r.whole || e.Batch == "" {
+		if len(r.held) > 0 {
+			r.broken()
+		}
+		r.apply([]Entry{e}, true)
+		return
+	}
+	switch n := len(r.held); {
+	case n > 0 && r.held[0].Batch == e.Batch && r.held[n-1].BatchSeq+1 == e.BatchSeq:
+	case n == 0 && (e.BatchSeq == 1 || e.Seq-1 <= r.upTo):
+	default:
+		r.broken()
+		if e.BatchSeq != 1 {
+			return
+		}
+	}
+	r.held = append(r.held, e)
+	if e.Commit {
+		entries := r.held
+		r.held = nil
+		r.release()
+		r.apply(entries, true)
+		return
+	}
+	if r.holding == nil {
+		r.holding = time.AfterFunc(holdFor, func() { r.gap("the rest of a batch did not come") })
+	}
+}
+
+// broken gives up on a batch that cannot become complete. mu is held.
+func (r *Replica) broken() {
+	r.release()
+	r.stats.Gaps++
+	r.Refresh("a part of a batch is missing")
+}
+
+// release drops what is held. mu is held.
+func (r *Replica) release() {
+	r.held = nil
+	if r.holding != nil {
+		r.holding.Stop()
+		r.holding = nil
+	}
+}
+
+func (r *Replica) gap(why string) {
+	r.mu.Lock()
+	r.stats.Gaps++
+	r.release()
+	r.mu.Unlock()
+	r.Refresh(why)
+}
+
+// apply passes on what is newer than what is known, and says how much that was.
+// mu is held.
+func (r *Replica) apply(entries []Entry, republished bool) (applied uint64) {
+	news := entries[:0:0]
+	for i := range entries {
+		e := &entries[i]
+		known := r.known(e.Key)
+		if e.Seq <= known || e.Seq <= r.upTo {
+			continue
+		}
+		if republished && r.isReady && e.Previous > known {
+			r.stats.Gaps++
+			r.Refresh("a write was missed")
+		}
+		delete(r.seqs, e.Key)
+		delete(r.purged, e.Key)
+		if e.skipped() {
+			r.purged[e.Key] = e.Seq
+		} else {
+			r.seqs[e.Key] = e.Seq
+		}
+		news = append(news, *e)
+	}
+	if len(news) > 0 {
+		r.update(Update{Entries: news})
+	}
+	return uint64(len(news))
+}
+
+// check reads what was written since the last time: what was lost on its way is
+// among it. It says whether a snapshot is needed.
+func (r *Replica) check(ctx context.Context) (refresh bool) {
+	r.mu.Lock()
+	synced, from := r.synced, r.checked
+	r.mu.Unlock()
+	if !synced {
+		return true
+	}
+	s, missing, err := r.bucket.since(ctx, r.filter, from)
+	if err != nil {
+		r.failed(ctx, err)
+		return !errors.Is(err, wire.ErrOffline)
+	}
+	if missing != "" {
+		r.log.DebugContext(ctx, "reading again", slog.String("filter", string(r.filter)), slog.String("why", missing))
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.checked = max(r.checked, s.UpTo)
+	entries := make([]Entry, 0, len(s.Entries))
+	for _, e := range s.Entries {
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+	r.stats.Caught += r.apply(entries, false)
+	return false
+}

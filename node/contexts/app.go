@@ -1,0 +1,207 @@
+package contexts
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// App is the contexts of a realm as one app has them. Values that it takes are
+// whatever encodes to msgpack, a wire.Payload, or a json.RawMessage.
+//
+// The errors of all writes are bad-name, bad-payload, limit, bad-revision,
+// denied, offline, unavailable, storage-full, busy, canceled, and timeout, which
+// alone means that the write may have been made.
+type App struct {
+	c  *Contexts
+	id subjects.App
+	by Writer
+}
+
+// For is the contexts for an app of this node.
+func (c *Contexts) For(app subjects.App) *App {
+	return &App{c: c, id: app, by: Writer{App: app, Node: c.cfg.Self}}
+}
+
+// Names lists the contexts of the realm in byte order.
+func (a *App) Names(ctx context.Context) ([]string, error) { return a.c.listNames(ctx) }
+
+// WatchNames yields a Created for each context that exists, then what is created and
+// destroyed, until ctx ends or the app leaves. While the fabric is offline
+// nothing comes; what happened meanwhile comes afterwards.
+func (a *App) WatchNames(ctx context.Context) iter.Seq[NameEvent] { return a.c.watchNames(ctx, a.id) }
+
+// Get returns the state of a context. Its first use waits for a snapshot; a
+// context that does not exist is a State that says so. The errors are bad-name,
+// offline, unavailable, denied, timeout and canceled.
+func (a *App) Get(ctx context.Context, name string) (State, error) {
+	s, err := a.c.get(name)
+	if err != nil {
+		return State{}, err
+	}
+	defer a.c.release(s)
+	if err := s.await(ctx); err != nil {
+		return State{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state(s.view).public(name), nil
+}
+
+// Watch yields the state of a context and then each change. A context that does
+// not exist yet can be watched.
+func (a *App) Watch(_ context.Context, name string) (*Watch, error) { return a.c.watch(a.id, name) }
+
+// Set replaces the object of a context, or creates the context. It returns the
+// revision of the write.
+func (a *App) Set(ctx context.Context, name string, object any, opts ...Option) (uint64, error) {
+	v, err := a.object(object)
+	if err != nil {
+		return 0, err
+	}
+	return a.edit(ctx, name, []kv.Edit{{Value: v}}, opts)
+}
+
+// Update replaces top-level keys by those of object; one that is nil is removed.
+// It creates the context if there is none.
+func (a *App) Update(ctx context.Context, name string, object any, opts ...Option) (uint64, error) {
+	v, err := a.object(object)
+	if err != nil {
+		return 0, err
+	}
+	var edits []kv.Edit
+	for _, m := range v.Members() {
+		if m.Value.IsNil() {
+			m.Value = nil
+		}
+		edits = append(edits, kv.Edit{Path: []string{m.Name}, Value: m.Value})
+	}
+	if len(edits) == 0 && len(opts) == 0 {
+		_, revision, err := a.Create(ctx, name, v.Payload())
+		return revision, err
+	}
+	return a.edit(ctx, name, edits, opts)
+}
+
+// PathValue is a value for a path; nil, or a value that is nil, removes what is
+// there.
+type PathValue struct {
+	Path  []string
+	Value any
+}
+
+// SetPath puts a value at a path and leaves everything beside it alone; what is
+// missing on the way becomes objects. nil removes what is there.
+func (a *App) SetPath(ctx context.Context, name string, path []string, value any, opts ...Option) (uint64, error) {
+	return a.SetPaths(ctx, name, []PathValue{{path, value}}, opts...)
+}
+
+// RemovePath removes what is at a path; nothing being there is no error.
+func (a *App) RemovePath(ctx context.Context, name string, path []string, opts ...Option) (uint64, error) {
+	return a.SetPaths(ctx, name, []PathValue{{Path: path}}, opts...)
+}
+
+// SetPaths is several SetPath in their order, all or none.
+func (a *App) SetPaths(ctx context.Context, name string, values []PathValue, opts ...Option) (uint64, error) {
+	edits := make([]kv.Edit, len(values))
+	for i, pv := range values {
+		v, err := parse(pv.Value)
+		if err != nil {
+			return 0, err
+		}
+		if v.IsNil() {
+			v = nil
+		}
+		if v == nil && len(pv.Path) == 0 {
+			return 0, wire.Errorf(wire.BadPayload, "an empty path is the whole object, which cannot be removed: use Destroy")
+		}
+		edits[i] = kv.Edit{Path: slices.Clone(pv.Path), Value: v}
+	}
+	return a.edit(ctx, name, edits, opts)
+}
+
+// Create makes a context with an object, unless there is one of this name, whose
+// object is left as it is; created says which. The revision is that of the context.
+func (a *App) Create(ctx context.Context, name string, object any) (created bool, revision uint64, err error) {
+	v, err := a.object(object)
+	if err != nil {
+		return false, 0, err
+	}
+	meta, err := wire.Marshal(Meta{Creator: string(a.by.App), Node: string(a.by.Node), Lifetime: Retained})
+	if err != nil {
+		return false, 0, err
+	}
+	o := &op{task: create, edits: []kv.Edit{{Value: v, By: a.by.String()}}, meta: meta, by: a.by, bytes: v.Size()}
+	err = a.c.do(ctx, name, o, nil)
+	return o.made && err == nil, o.revision, err
+}
+
+// Destroy ends a context: its object is gone for everybody. A context that does
+// not exist is bad-name.
+func (a *App) Destroy(ctx context.Context, name string, opts ...Option) error {
+	return a.c.do(ctx, name, &op{task: destroy, edits: []kv.Edit{{}}, by: a.by}, opts)
+}
+
+func (a *App) edit(ctx context.Context, name string, edits []kv.Edit, opts []Option) (uint64, error) {
+	if len(edits) > wire.MaxContextKeys {
+		return 0, wire.Errorf(wire.Limit, "paths in one write of context %q: %d, the limit is %d: set their parent instead", name, len(edits), wire.MaxContextKeys)
+	}
+	o := &op{edits: edits, by: a.by}
+	for i := range edits {
+		edits[i].By = a.by.String()
+		o.bytes += edits[i].Value.Size()
+		for _, segment := range edits[i].Path {
+			if err := checkSegment(segment); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if len(edits) == 0 {
+		return 0, wire.Errorf(wire.BadPayload, "context %q: nothing to write", name)
+	}
+	err := a.c.do(ctx, name, o, opts)
+	return o.revision, err
+}
+
+// checkSegment refuses names that cannot be names in an object.
+func checkSegment(s string) error {
+	if !utf8.ValidString(s) {
+		return wire.Errorf(wire.BadName, "path: %q is not valid UTF-8", s)
+	}
+	return nil
+}
+
+func (a *App) object(x any) (*kv.Value, error) {
+	v, err := parse(x)
+	if err == nil && !v.IsObject() {
+		err = wire.Errorf(wire.BadPayload, "a context is an object")
+	}
+	return v, err
+}
+
+func parse(x any) (*kv.Value, error) {
+	p, err := wire.Encode(x)
+	if err != nil {
+		return nil, err
+	}
+	return kv.ParseValue(p)
+}
+
+// Lifetime is how long a context lives.
+type Lifetime string
+
+// Retained is a context that lives until it is destroyed.
+const Retained Lifetime = "retained"
+
+// Meta is what is known about a context beside its object: one msgpack value at
+// its metadata key. It is written with [App.Create].
+type Meta struct {
+	Creator  string   `msgpack:"creator"`
+	Node     string   `msgpack:"node"`
+	Lifetime Lifetime `msgpack:"lifetime"`
+}

@@ -1,0 +1,295 @@
+package contexts
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/link"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	// idleFor is how long a context stays open that nobody uses.
+	idleFor = 2 * time.Minute
+	// verifyRetry is how often the bucket is looked at again that is not as it
+	// must be.
+	verifyRetry = 10 * time.Second
+)
+
+// Config says who this node is.
+type Config struct {
+	Realm  subjects.Realm
+	Self   subjects.Node
+	Link   *link.Link
+	Logger *slog.Logger
+	// CompactAt is how many keys and markers a context gathers before it is
+	// compacted, 0 for [kv.CompactAt].
+	CompactAt int
+}
+
+// Contexts is the contexts of one realm. Create it with [New].
+type Contexts struct {
+	cfg    Config
+	log    *slog.Logger
+	bucket *kv.Bucket
+	ctx    context.Context
+	end    context.CancelFunc
+	wg     sync.WaitGroup
+	ops    atomic.Uint64
+	stats  counters
+
+	mu     sync.Mutex
+	open   map[string]*shared
+	names  *names
+	since  time.Time // when the fabric was lost, zero while it is there
+	leader *nats.Subscription
+	// usable is nil when the bucket was found to be as it must be.
+	usable error
+	closed bool
+}
+
+// Stats are counters since the start.
+type Stats struct {
+	// Open is how many contexts are replicated now.
+	Open int `json:"open"`
+	// Writes were acknowledged, Refused were not; Retried had an outcome that
+	// was not known at first. Conflicts are conditions that did not hold and were
+	// tried again.
+	Writes    uint64 `json:"writes"`
+	Refused   uint64 `json:"refused"`
+	Retried   uint64 `json:"retried"`
+	Conflicts uint64 `json:"conflicts"`
+	// Compactions were committed. Mended are foreign writes that were about to
+	// expire. Unreadable are writes of others that fold as absent.
+	Compactions uint64 `json:"compactions"`
+	Mended      uint64 `json:"mended"`
+	Unreadable  uint64 `json:"unreadable"`
+	// Conflated is how many states slow watches were spared.
+	Conflated uint64 `json:"conflated"`
+	// Snapshots, Gaps and Caught are those of all replicas that are open.
+	kv.ReplicaStats
+}
+
+type counters struct {
+	writes, refused, retried, conflicts, compactions, mended, unreadable, conflated atomic.Uint64
+}
+
+// New makes the contexts of a realm, offline until Connected is called.
+func New(cfg Config) *Contexts {
+	c := &Contexts{cfg: cfg, log: cfg.Logger, bucket: kv.Contexts(cfg.Link, cfg.Realm), open: map[string]*shared{}, since: time.Now()}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.cfg.CompactAt == 0 {
+		c.cfg.CompactAt = kv.CompactAt
+	}
+	c.ctx, c.end = context.WithCancel(context.Background())
+	c.wg.Go(c.sweep)
+	return c
+}
+
+// Close ends all watches and replicas. Writes in flight are given up: they may
+// have been made.
+func (c *Contexts) Close() {
+	c.mu.Lock()
+	c.closed = true
+	open, names, leader := slices.Collect(maps.Values(c.open)), c.names, c.leader
+	c.mu.Unlock()
+	c.end()
+	for _, s := range open {
+		s.close()
+	}
+	if names != nil {
+		names.close()
+	}
+	if leader != nil {
+		c.cfg.Link.Unsubscribe(leader)
+	}
+	c.wg.Wait()
+}
+
+// Connected says that the connection was made, or was lost.
+func (c *Contexts) Connected(online bool) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	if online {
+		c.since = time.Time{}
+	} else if c.since.IsZero() {
+		c.since = time.Now()
+	}
+	open, names := slices.Collect(maps.Values(c.open)), c.names
+	follow := online && c.leader == nil
+	if online {
+		c.wg.Go(func() { c.verify(follow) })
+	}
+	c.mu.Unlock()
+	for _, s := range open {
+		s.connected(online)
+	}
+	if names != nil {
+		names.replica.Wake(online)
+	}
+}
+
+// verify looks at the bucket's options, and listens to leader elections.
+func (c *Contexts) verify(follow bool) {
+	for {
+		err := c.bucket.Verify(c.ctx)
+		c.mu.Lock()
+		c.usable = nil
+		if isUnusable(err) {
+			c.usable = err
+		}
+		c.mu.Unlock()
+		if err == nil || !isUnusable(err) {
+			break
+		}
+		c.log.ErrorContext(c.ctx, "contexts cannot be used", slog.Any("error", err))
+		select {
+		case <-time.After(verifyRetry):
+		case <-c.ctx.Done():
+			return
+		}
+	}
+	if !follow {
+		return
+	}
+	sub, err := c.bucket.FollowLeader(c.ctx, c.refresh)
+	if err != nil || sub == nil {
+		return // the regular checks remain
+	}
+	c.mu.Lock()
+	if c.leader == nil && !c.closed {
+		c.leader, sub = sub, nil
+	}
+	c.mu.Unlock()
+	if sub != nil {
+		c.cfg.Link.Unsubscribe(sub)
+	}
+}
+
+// refresh makes all replicas read again.
+func (c *Contexts) refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.open {
+		s.replica.Refresh("new leader")
+	}
+	if c.names != nil {
+		c.names.replica.Refresh("new leader")
+	}
+}
+
+// online is nil, or why nothing can be written.
+func (c *Contexts) online() error {
+	if err := c.cfg.Link.Online(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return wire.Errorf(wire.Offline, "the node has stopped")
+	case !c.since.IsZero():
+		return wire.Errorf(wire.Offline, "not in the fabric since %s", c.since.UTC().Format(time.TimeOnly))
+	}
+	return c.usable
+}
+
+// get opens a context, which stays open while it is used: s.release.
+func (c *Contexts) get(name string) (*shared, error) {
+	token, err := subjects.Encode(name)
+	if err != nil {
+		return nil, wire.Errorf(wire.BadName, "context: %w", err)
+	}
+	if name == "" {
+		return nil, wire.Errorf(wire.BadName, "a context needs a name")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, wire.Errorf(wire.Offline, "the node has stopped")
+	}
+	s := c.open[name]
+	if s == nil {
+		s = newShared(c, name, token)
+		c.open[name] = s
+	}
+	s.users++
+	return s, nil
+}
+
+// release ends one use of an open context.
+func (c *Contexts) release(s *shared) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.users--
+	s.used = time.Now()
+}
+
+// sweep closes contexts that nobody has used for a while.
+func (c *Contexts) sweep() {
+	tick := time.NewTicker(idleFor / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-c.ctx.Done():
+			return
+		}
+		var idle []*shared
+		c.mu.Lock()
+		for name, s := range c.open {
+			if s.users == 0 && time.Since(s.used) >= idleFor {
+				idle = append(idle, s)
+				delete(c.open, name)
+			}
+		}
+		c.mu.Unlock()
+		for _, s := range idle {
+			s.close()
+		}
+	}
+}
+
+// Leave ends what an app watches.
+func (c *Contexts) Leave(app subjects.App) {
+	c.mu.Lock()
+	open, names := slices.Collect(maps.Values(c.open)), c.names
+	c.mu.Unlock()
+	for _, s := range open {
+		s.leave(app)
+	}
+	if names != nil {
+		names.leave(app)
+	}
+}
+
+// Stats returns the counters.
+func (c *Contexts) Stats() Stats {
+	n := &c.stats
+	st := Stats{
+		Writes: n.writes.Load(), Refused: n.refused.Load(), Retried: n.retried.Load(), Conflicts: n.conflicts.Load(),
+		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Conflated: n.conflated.Load(),
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st.Open = len(c.open)
+	for _, s := range c.open {
+		r := s.replica.Stats()
+		st.Snapshots, st.Gaps, st.Caught = st.Snapshots+r.Snapshots, st.Gaps+r.Gaps, st.Caught+r.Caught
+	}
+	return st
+}

@@ -1,0 +1,219 @@
+package contexts
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// mendJitter spreads what every node that sees a foreign write wants to do.
+const mendJitter = 200 * time.Millisecond
+
+// shared is one context that local apps use: its replica, the writes of local
+// apps on top of it, and who watches.
+type shared struct {
+	c       *Contexts
+	name    string
+	token   subjects.Token
+	replica *kv.Replica
+
+	users int       // guarded by c.mu, as is used
+	used  time.Time // when users was last lowered
+
+	mu      sync.Mutex // taken by the replica's callback: never call the replica with it
+	tree    *kv.Tree
+	ready   bool
+	since   time.Time // when the connection was lost, zero while all is known
+	pending []*op     // oldest first; those of flight are at the front
+	flight  *flight
+	view    *kv.Value // tree with pending on top
+	by      Writer    // who made the newest change of view
+	watches map[*Watch]struct{}
+	closed  bool
+	// sending and compacting say that a goroutine does that.
+	sending, compacting bool
+}
+
+func newShared(c *Contexts, name string, token subjects.Token) *shared {
+	s := &shared{c: c, name: name, token: token, tree: kv.NewTree(token), since: c.since, watches: map[*Watch]struct{}{}}
+	s.replica = c.bucket.Replicate(subjects.ContextKeys(token), true, c.log, s.update)
+	return s
+}
+
+func (s *shared) close() {
+	s.replica.Close()
+	s.mu.Lock()
+	s.closed = true
+	watches := s.watches
+	s.watches = nil
+	ops := s.pending
+	s.pending = nil
+	for _, o := range ops {
+		o.finish(0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name))
+	}
+	s.mu.Unlock()
+	for w := range watches {
+		w.end()
+	}
+}
+
+func (s *shared) leave(app subjects.App) {
+	s.mu.Lock()
+	var gone []*Watch
+	for w := range s.watches {
+		if w.app == app {
+			gone = append(gone, w)
+		}
+	}
+	s.mu.Unlock()
+	for _, w := range gone {
+		w.Close()
+	}
+}
+
+func (s *shared) connected(online bool) {
+	s.replica.Wake(online)
+	if online {
+		return // the replica's snapshot ends it
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.since.IsZero() {
+		s.since = time.Now()
+		s.show()
+	}
+}
+
+// await waits until the context is known.
+func (s *shared) await(ctx context.Context) error {
+	select {
+	case <-s.replica.Ready():
+		return nil
+	default:
+	}
+	for {
+		if err := s.c.online(); err != nil {
+			return err
+		}
+		select {
+		case <-s.replica.Ready():
+			return nil
+		case <-time.After(time.Second):
+			if _, err := s.replica.State(); isUnusable(err) {
+				return err
+			}
+		case <-ctx.Done():
+			if _, err := s.replica.State(); err != nil {
+				return err
+			}
+			return wire.AsError(ctx.Err())
+		case <-s.c.ctx.Done():
+			return wire.Errorf(wire.Offline, "the node has stopped")
+		}
+	}
+}
+
+// update takes what the replica learned.
+func (s *shared) update(u kv.Update) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if u.Anew {
+		s.c.log.Warn("the context bucket was made anew", slog.String("context", s.name))
+	}
+	for _, bad := range s.tree.Apply(u.Entries, u.Removed) {
+		s.c.stats.unreadable.Add(1)
+		s.c.log.Warn("a write of a context cannot be read and counts as absent",
+			slog.String("context", s.name), slog.String("key", string(bad.Key)), slog.Uint64("sequence", bad.Seq), slog.String("by", bad.By), slog.Any("error", bad.Err))
+	}
+	var newest *kv.Entry
+	for i := range u.Entries {
+		e := &u.Entries[i]
+		if newest == nil || e.Seq > newest.Seq {
+			newest = e
+		}
+		if s.flight != nil && s.flight.sees(e) {
+			s.settle()
+		}
+		if e.TTL && e.Compact == 0 && !e.Expired {
+			s.mend(*e)
+		}
+	}
+	if newest != nil && newest.Compact == 0 {
+		s.by = parseWriter(newest.By)
+	}
+	if u.Snapshot {
+		s.ready, s.since = true, time.Time{}
+	}
+	s.show()
+}
+
+// show makes the view and tells watches if it has changed. mu is held.
+func (s *shared) show() {
+	if s.ready {
+		s.tell(s.overlay(s.tree.View()))
+	}
+}
+
+// overlay is the object v with the pending writes on top. mu is held.
+func (s *shared) overlay(v *kv.Value) *kv.Value {
+	for _, o := range s.pending {
+		v = o.show(v)
+	}
+	return v
+}
+
+// tell gives every watch the state if it is another than before. mu is held.
+func (s *shared) tell(view *kv.Value) {
+	changes := kv.Diff(s.view, view)
+	st := &step{from: s.view, changes: changes, state: s.state(view)}
+	s.view = view
+	for w := range s.watches {
+		w.put(st)
+	}
+}
+
+// state describes view. mu is held.
+func (s *shared) state(view *kv.Value) state {
+	return state{view: view, revision: s.tree.Revision(), by: s.by, pending: len(s.pending) > 0, since: s.since}
+}
+
+// mend writes something again that a foreign writer has put an end to: when it
+// expires, nodes that have it and nodes that come later would not agree.
+// mu is held.
+func (s *shared) mend(e kv.Entry) {
+	w := kv.Write{Key: e.Key, Op: e.Op, Value: e.Value, Format: e.Format, By: e.By, AsOf: e.AsOf, If: &e.Seq, Name: s.hashed()}
+	if w.Op == kv.Purge {
+		w.Op = kv.Delete
+	}
+	if w.AsOf == 0 {
+		w.AsOf = e.Seq
+	}
+	s.c.wg.Go(func() {
+		select {
+		case <-time.After(rand.N(mendJitter)):
+		case <-s.c.ctx.Done():
+			return
+		}
+		if _, err := s.c.bucket.Commit(s.c.ctx, newID(), []kv.Write{w}); err == nil {
+			s.c.stats.mended.Add(1)
+			s.c.log.Warn("a foreign write with a time to live was made permanent", slog.String("context", s.name), slog.String("key", string(e.Key)))
+		}
+	})
+}
+
+// hashed is the context's name if its key has only the hash.
+func (s *shared) hashed() string {
+	if s.token.Hashed() {
+		return s.name
+	}
+	return ""
+}

@@ -1,0 +1,587 @@
+package contexts
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	// A batch of several operations has at most this many paths and bytes.
+	mergePaths = 200
+	mergeBytes = 512 << 10
+	// conflictTries is how often an operation is planned again because a
+	// condition of its own did not hold.
+	conflictTries = 100
+	conflictPause = 5 * time.Millisecond
+	retryPause    = 100 * time.Millisecond
+	// doubt is how long a commit whose outcome is not known is repeated; after
+	// that it is only looked for.
+	doubt = kv.CommitMemory / 2
+	// compactJitter keeps the nodes from compacting all at once.
+	compactJitter = 500 * time.Millisecond
+)
+
+// Option changes a write.
+type Option func(*op)
+
+// IfRevision refuses the write with bad-revision if something at, above or below
+// one of its paths was changed after revision, which is that of a State, or 0
+// for "must not exist".
+func IfRevision(revision uint64) Option {
+	return func(o *op) { o.ifRevision = &revision }
+}
+
+// task is what an operation does.
+type task uint8
+
+const (
+	edit task = iota
+	create
+	destroy
+)
+
+// op is one operation of a local app.
+type op struct {
+	task       task
+	edits      []kv.Edit // of create: one put at the root
+	ifRevision *uint64
+	meta       []byte // of create
+	by         Writer
+	until      time.Time // when to give up on a stream that does not answer
+	bytes      int
+
+	done chan struct{}
+	// The fields that follow may be read once done is closed.
+	revision uint64
+	made     bool // by create
+	err      error
+}
+
+func (o *op) finish(revision uint64, err error) {
+	o.revision, o.err = revision, err
+	close(o.done)
+}
+
+// alone says whether the operation goes by itself.
+func (o *op) alone() bool { return o.task != edit || o.ifRevision != nil }
+
+// show is v after the operation, as local apps see it until it is settled.
+func (o *op) show(v *kv.Value) *kv.Value {
+	switch {
+	case o.task == destroy:
+		return nil
+	case o.task == create && v != nil:
+		return v
+	case v == nil && len(o.edits[0].Path) > 0:
+		v = kv.Object()
+	}
+	if now, err := v.Edited(o.edits); err == nil {
+		return now
+	}
+	return v // somebody changed what the path runs through; the plan will say so
+}
+
+// flight is what is on its way to the stream: the first operations that wait.
+type flight struct {
+	id     string
+	ops    []*op
+	writes []kv.Write
+	// settled says that the operations are off the view: the confirmed tree has
+	// what they wrote, or never will. first is then the sequence of the first
+	// write, if it was made.
+	settled bool
+	first   uint64
+}
+
+// sees notes that an entry of the stream is one of the flight's.
+func (f *flight) sees(e *kv.Entry) bool {
+	if e.WriteID != f.id {
+		return false
+	}
+	for i := range f.writes {
+		if f.writes[i].Key == e.Key {
+			f.first = e.Seq - uint64(i)
+		}
+	}
+	return true
+}
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// do runs an operation of an app and waits for its end.
+func (c *Contexts) do(ctx context.Context, name string, o *op, opts []Option) error {
+	for _, opt := range opts {
+		opt(o)
+	}
+	s, err := c.get(name)
+	if err != nil {
+		return err
+	}
+	defer c.release(s)
+	err = s.do(ctx, o)
+	if err != nil {
+		c.stats.refused.Add(1)
+		return wire.AsError(err)
+	}
+	c.stats.writes.Add(1)
+	return nil
+}
+
+func (s *shared) do(ctx context.Context, o *op) error {
+	if err := s.c.online(); err != nil {
+		return err
+	}
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	o.done = make(chan struct{})
+	o.until = time.Now().Add(wire.WriteTimeout)
+	if err := s.enqueue(ctx, o); err != nil {
+		return err
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+	}
+	if s.withdraw(o) {
+		return ctx.Err()
+	}
+	select {
+	case <-o.done:
+		return o.err
+	default:
+	}
+	return wire.Errorf(wire.Timeout, "context %q: the write was sent and is not acknowledged; it may have been made (%w)", s.name, ctx.Err())
+}
+
+// enqueue checks an operation and shows it to local apps.
+func (s *shared) enqueue(ctx context.Context, o *op) error {
+	s.mu.Lock()
+	exists := s.view != nil
+	s.mu.Unlock()
+	if !exists && o.task != destroy {
+		if err := s.c.room(ctx); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return wire.Errorf(wire.Offline, "the node has stopped")
+	}
+	if err := s.check(o); err != nil {
+		return err
+	}
+	s.pending = append(s.pending, o)
+	s.by = o.by
+	s.show()
+	if !s.sending {
+		s.sending = true
+		s.c.wg.Go(s.send)
+	}
+	return nil
+}
+
+// check refuses what cannot be written. mu is held.
+func (s *shared) check(o *op) error {
+	view := s.view
+	switch {
+	case o.task == destroy && view == nil:
+		return wire.Errorf(wire.BadName, "there is no context %q", s.name)
+	case o.task == destroy, o.task == create && view != nil:
+		return nil
+	}
+	if o.ifRevision != nil && s.tree.Changed(o.edits, *o.ifRevision) {
+		return s.changed(*o.ifRevision, s.tree)
+	}
+	before := view
+	if view == nil && len(o.edits[0].Path) > 0 {
+		view = kv.Object()
+	}
+	now, err := view.Edited(o.edits)
+	if err != nil {
+		return err
+	}
+	most := min(wire.MaxContext, int(s.c.cfg.Link.MaxPayload())-wire.PayloadReserve)
+	if n := now.Size(); n > most && n > before.Size() {
+		return wire.Errorf(wire.Limit, "context %q: %d bytes, the limit is %d", s.name, n, most)
+	}
+	return kv.CheckEdits(o.edits)
+}
+
+func (s *shared) changed(revision uint64, tree *kv.Tree) error {
+	return wire.Errorf(wire.BadRevision, "context %q was changed after revision %d; it is now at %d", s.name, revision, tree.Revision())
+}
+
+// withdraw takes back an operation that was not sent.
+func (s *shared) withdraw(o *op) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sent := 0
+	if s.flight != nil && !s.flight.settled {
+		sent = len(s.flight.ops)
+	}
+	for i, p := range s.pending {
+		if p == o && i >= sent {
+			s.pending = append(s.pending[:i:i], s.pending[i+1:]...)
+			s.show()
+			return true
+		}
+	}
+	return false
+}
+
+// settle takes the operations of the flight off the view. mu is held.
+func (s *shared) settle() {
+	if s.flight == nil || s.flight.settled {
+		return
+	}
+	s.flight.settled = true
+	s.pending = s.pending[len(s.flight.ops):]
+}
+
+// send sends what waits until nothing does.
+func (s *shared) send() {
+	for try := 0; ; {
+		s.mu.Lock()
+		full := s.tree.Keys() >= kv.MaxKeys
+		s.mu.Unlock()
+		if full {
+			s.compact()
+		}
+		f, fresh, ok := s.next(try > 0)
+		if !ok {
+			return
+		}
+		var revision uint64
+		var err error
+		var snapshot *kv.Tree
+		if fresh {
+			if snapshot, err = s.snapshot(f.ops[0].until); err == nil {
+				f.writes, err = s.plan(f.ops[0], snapshot)
+			}
+		}
+		switch {
+		case err != nil:
+		case len(f.writes) == 0:
+			s.mu.Lock()
+			revision = s.tree.Revision()
+			s.mu.Unlock()
+		default:
+			revision, err = s.commit(f)
+		}
+		if err == nil && f.ops[0].ifRevision != nil && f.ops[0].task == edit && len(f.writes) > 0 {
+			err = s.verify(f, revision)
+		} else if errors.Is(err, wire.ErrBadRevision) && try < conflictTries {
+			// A condition of ours, not of the app.
+			s.c.stats.conflicts.Add(1)
+			try++
+			s.land(f)
+			s.sleep(time.Duration(min(try, 10)) * conflictPause)
+			continue
+		}
+		try = 0
+		if !s.finish(f, revision, err) {
+			return
+		}
+	}
+}
+
+// sleep waits for about d, or until the node stops.
+func (s *shared) sleep(d time.Duration) {
+	select {
+	case <-time.After(d/2 + mathrand.N(d/2+1)):
+	case <-s.c.ctx.Done():
+	}
+}
+
+// next makes a flight of the first operations that wait. fresh says that they
+// have to be planned on a snapshot.
+func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) == 0 || s.closed {
+		s.sending = false
+		return nil, false, false
+	}
+	first := s.pending[0]
+	f = &flight{id: newID(), ops: []*op{first}}
+	s.flight = f
+	if first.alone() || again || s.tree.NeedsSnapshot(first.edits) {
+		return f, true, true
+	}
+	edits, bytes := first.edits, first.bytes
+	for _, o := range s.pending[1:] {
+		if o.alone() || len(edits)+len(o.edits) > mergePaths || bytes+o.bytes > mergeBytes {
+			break
+		}
+		edits, bytes = append(edits[:len(edits):len(edits)], o.edits...), bytes+o.bytes
+		f.ops = append(f.ops, o)
+	}
+	var err error
+	if f.writes, err = s.tree.Plan(edits); err != nil {
+		f.ops, f.writes = f.ops[:1], nil // one that cannot be planned must not stop the others
+		if f.writes, err = s.tree.Plan(first.edits); err != nil {
+			return f, true, true // and the snapshot says why
+		}
+	}
+	s.label(f.writes)
+	return f, false, true
+}
+
+// label writes the context's name on puts of the root whose key has only its hash.
+func (s *shared) label(writes []kv.Write) {
+	if !s.token.Hashed() {
+		return
+	}
+	for i := range writes {
+		if writes[i].Key == subjects.ContextRoot(s.token) {
+			writes[i].Name = s.name
+		}
+	}
+}
+
+// snapshot reads the context as the leader has it.
+func (s *shared) snapshot(until time.Time) (*kv.Tree, error) {
+	ctx, cancel := context.WithDeadline(s.c.ctx, until)
+	defer cancel()
+	for {
+		snap, err := s.c.bucket.Snapshot(ctx, subjects.ContextKeys(s.token))
+		if err != nil {
+			return nil, err
+		}
+		t := kv.NewTree(s.token)
+		newest := uint64(0)
+		entries := make([]kv.Entry, 0, len(snap.Entries))
+		for _, e := range snap.Entries {
+			entries, newest = append(entries, e), max(newest, e.Seq)
+		}
+		t.Apply(entries, nil)
+		if newest <= snap.UpTo {
+			return t, nil
+		}
+		s.sleep(retryPause) // so many keys that they are not of one moment
+	}
+}
+
+// plan plans one operation on a snapshot.
+func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
+	if o.ifRevision != nil && o.task != create && t.Changed(o.edits, *o.ifRevision) {
+		return nil, errFinal{s.changed(*o.ifRevision, t)}
+	}
+	switch {
+	case o.task == destroy:
+		if !t.Exists() {
+			return nil, wire.Errorf(wire.BadName, "there is no context %q", s.name)
+		}
+		return t.Destruction(o.by.String()), nil
+	case o.task == create:
+		if t.Exists() {
+			return nil, nil
+		}
+		o.made = true
+		writes, err = t.Create(o.edits[0], o.meta)
+	case o.ifRevision != nil:
+		writes, err = t.Rewrite(o.edits)
+	case t.NeedsSnapshot(o.edits):
+		writes, err = t.Rewrite(o.edits)
+	default:
+		writes, err = t.Plan(o.edits)
+	}
+	s.label(writes)
+	return writes, err
+}
+
+// errFinal is a refusal that must not be tried again.
+type errFinal struct{ error }
+
+// commit sends a flight until its outcome is known, and returns the sequence of
+// its last write.
+func (s *shared) commit(f *flight) (uint64, error) {
+	s.mu.Lock()
+	after := s.tree.Revision()
+	s.mu.Unlock()
+	started, until := time.Now(), f.ops[len(f.ops)-1].until
+	inDoubt := false
+	for {
+		ctx, cancel := context.WithDeadline(s.c.ctx, latest(until, started.Add(doubt)))
+		first, err := s.c.bucket.Commit(ctx, f.id, f.writes)
+		cancel()
+		switch {
+		case err == nil:
+			return s.confirm(f, first), nil
+		case errors.Is(err, kv.ErrUnknown), inDoubt:
+			if !inDoubt {
+				s.c.stats.retried.Add(1)
+			}
+			inDoubt = true
+			first, known, lookErr := s.look(f, after, err, started)
+			if known && lookErr == nil {
+				return s.confirm(f, first), nil
+			} else if known {
+				return 0, lookErr
+			}
+		case errors.Is(err, wire.ErrUnavailable) && !isUnusable(err) && time.Now().Before(until), errors.Is(err, wire.ErrBusy) && time.Now().Before(until):
+		default:
+			return 0, err
+		}
+		s.sleep(retryPause)
+		if s.c.ctx.Err() != nil {
+			return 0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name)
+		}
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// look finds out what became of a commit that failed with cause. known is false
+// when it has to be sent again.
+func (s *shared) look(f *flight, after uint64, cause error, started time.Time) (first uint64, known bool, err error) {
+	if s.c.cfg.Link.Online() != nil {
+		return 0, false, nil
+	}
+	s.mu.Lock()
+	first = f.first
+	s.mu.Unlock()
+	if first > 0 {
+		return first, true, nil // it was republished
+	}
+	ctx, cancel := context.WithTimeout(s.c.ctx, retryPause*100)
+	defer cancel()
+	first, ok, err := s.c.bucket.Committed(ctx, f.id, f.writes, after)
+	switch {
+	case err != nil:
+		return 0, false, nil
+	case ok:
+		return first, true, nil
+	case errors.Is(cause, wire.ErrBadRevision):
+		return 0, true, cause // it was not made, and cannot be any more
+	case time.Since(started) > doubt:
+		return 0, true, wire.Errorf(wire.Timeout, "context %q: not written (%w)", s.name, cause)
+	}
+	return 0, false, nil
+}
+
+// confirm puts an acknowledged flight in the replica and returns the sequence of
+// its last write.
+func (s *shared) confirm(f *flight, first uint64) uint64 {
+	entries := make([]kv.Entry, len(f.writes))
+	for i := range f.writes {
+		entries[i] = f.writes[i].Entry(f.id, first+uint64(i))
+	}
+	s.replica.Confirm(entries)
+	s.c.confirmName(entries)
+	return first + uint64(len(entries)) - 1
+}
+
+// verify finds out whether a conditional write shows: something may have slipped
+// in between its plan and its commit, and is then on top of it.
+func (s *shared) verify(f *flight, last uint64) error {
+	o := f.ops[0]
+	t, err := s.snapshot(time.Now().Add(wire.WriteTimeout))
+	if err != nil {
+		return errFinal{errors.Join(err, wire.Errorf(wire.Timeout, "context %q: the write was made and may be hidden by a newer one", s.name))}
+	}
+	for _, e := range o.edits {
+		if !t.Shows(e.Path, e.Value, last-uint64(len(f.writes))+1, last) {
+			return errFinal{s.changed(*o.ifRevision, t)}
+		}
+	}
+	return nil
+}
+
+// land ends a flight that has to be planned again.
+func (s *shared) land(f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flight == f {
+		s.flight = nil
+	}
+}
+
+// finish settles a flight and tells its operations; false when nothing waits.
+func (s *shared) finish(f *flight, revision uint64, err error) bool {
+	var final errFinal
+	if errors.As(err, &final) {
+		err = final.error
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false // close has told them
+	}
+	if s.flight == f && !f.settled {
+		s.settle()
+		s.show()
+	}
+	s.flight = nil
+	for _, o := range f.ops {
+		o.finish(revision, err)
+	}
+	if s.tree.Keys() >= s.c.cfg.CompactAt && !s.compacting {
+		s.compacting = true
+		s.c.wg.Go(func() {
+			s.sleep(compactJitter)
+			s.compact()
+			s.mu.Lock()
+			s.compacting = false
+			s.mu.Unlock()
+		})
+	}
+	s.sending = len(s.pending) > 0
+	return s.sending
+}
+
+// compact leaves of the context's keys the root alone, or of very many some.
+func (s *shared) compact() {
+	for range conflictTries {
+		s.mu.Lock()
+		needed := s.tree.Keys() >= s.c.cfg.CompactAt && !s.closed
+		s.mu.Unlock()
+		if !needed || s.c.online() != nil {
+			return
+		}
+		t, err := s.snapshot(time.Now().Add(wire.WriteTimeout))
+		if err != nil {
+			return // the next write tries again
+		}
+		writes := t.Compaction(kv.MaxBatch, Writer{Node: s.c.cfg.Self}.String())
+		if len(writes) == 0 {
+			return
+		}
+		s.label(writes)
+		id := newID()
+		ctx, cancel := context.WithTimeout(s.c.ctx, wire.WriteTimeout)
+		first, err := s.c.bucket.Commit(ctx, id, writes)
+		cancel()
+		if err == nil {
+			s.c.stats.compactions.Add(1)
+			s.confirm(&flight{id: id, writes: writes}, first)
+			return
+		}
+		if !errors.Is(err, wire.ErrBadRevision) {
+			s.c.log.Debug("compaction failed", slog.String("context", s.name), slog.Any("error", err))
+			return
+		}
+		s.sleep(conflictPause * 4)
+	}
+}

@@ -74,6 +74,7 @@ func (h *hub) down() {
 	if s != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
+		time.Sleep(10 * time.Millisecond) // its store's flusher wakes once more; fake time
 	}
 }
 

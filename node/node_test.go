@@ -52,7 +52,10 @@ func inFabric(t *testing.T, f func(t *testing.T, fb *fabric)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Shutdown()
+		defer func() {
+			s.Shutdown()
+			time.Sleep(10 * time.Millisecond) // its store's flusher wakes once more; fake time
+		}()
 		f(t, &fabric{t, s})
 	})
 }

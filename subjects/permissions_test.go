@@ -20,7 +20,7 @@ func TestNodePermissions(t *testing.T) {
 		},
 		Subscribe: []string{
 			"weft.fx.call.desk.>", "weft.fx.ask.>", "weft.fx.ctl.desk.>", "weft.fx.data.>", "weft.fx.push.desk.>",
-			"weft.fx.topic.>", "weft.fx.kv.>", "_R.desk.>",
+			"weft.fx.topic.>", "weft.fx.kv.>", "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.KV_weft_fx_ctx", "_R.desk.>",
 		},
 	}
 	if !slices.Equal(got.Publish, want.Publish) || !slices.Equal(got.Subscribe, want.Subscribe) {

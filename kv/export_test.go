@@ -1,0 +1,43 @@
+package kv
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/weft-fabric/weft/subjects"
+)
+
+// NewStillReplica is a replica that does nothing by itself: a test gives it
+// what is republished, in whatever order, and lets it read.
+func NewStillReplica(b *Bucket, filter subjects.Key, whole bool, update func(Update)) *Replica {
+	return &Replica{
+		bucket: b, filter: filter, whole: whole, log: slog.New(slog.DiscardHandler), update: update, cancel: func() {},
+		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
+		seqs: map[subjects.Key]uint64{}, purged: map[subjects.Key]uint64{},
+	}
+}
+
+// Feed is a republished write.
+func (r *Replica) Feed(e Entry) { r.follow(e) }
+
+// Read takes a snapshot if one was asked for, or if always is set.
+func (r *Replica) Read(ctx context.Context, always bool) {
+	select {
+	case <-r.refresh:
+		always = true
+	default:
+	}
+	if always {
+		r.snapshot(ctx)
+	}
+}
+
+// Check is the regular check.
+func (r *Replica) Check(ctx context.Context) {
+	if r.check(ctx) {
+		r.snapshot(ctx)
+	}
+}
+
+// Known is how many keys the replica remembers.
+func (r *Replica) Known() (keys, purged int) { return len(r.seqs), len(r.purged) }

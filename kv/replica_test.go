@@ -116,12 +116,12 @@ func (s *story) pick(n int) int {
 }
 
 func (s *story) step() {
-	switch s.pick(10) {
+	switch s.pick(13) {
 	case 0, 1, 2, 3:
 		s.edit()
 	case 4:
 		s.write(fresh(s.t, s.bucket).Compaction(2+s.pick(kv.MaxBatch), "@node"))
-	case 5:
+	case 5, 10, 11, 12:
 		s.deliver(s.pick(4))
 	case 6:
 		s.replica.Read(s.t.Context(), s.pick(4) == 0)
@@ -151,7 +151,7 @@ func (s *story) edit() {
 		}
 		edits = append(edits, e)
 	}
-	if s.pick(6) == 0 {
+	if s.pick(6) == 5 {
 		edits = []kv.Edit{{Value: value(s.t, `{"b":{"c":7}}`)}}
 	}
 	plan := tree.Plan
@@ -175,7 +175,7 @@ func (s *story) write(writes []kv.Write) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if s.pick(2) == 0 {
+	if s.pick(2) == 1 {
 		entries := make([]kv.Entry, len(writes))
 		for i := range writes {
 			entries[i] = writes[i].Entry(op, first+uint64(i))
@@ -205,6 +205,13 @@ func (s *story) deliver(how int) {
 // end lets the replica find out what it missed, and says how it is wrong.
 func (s *story) end() string {
 	s.deliver(3)
+	s.replica.Check(s.t.Context())
+	s.replica.Read(s.t.Context(), false)
+	for range 3 { // and now what shows in nothing that arrives
+		s.edit()
+	}
+	synctest.Wait()
+	s.flow = nil
 	s.replica.Check(s.t.Context())
 	s.replica.Read(s.t.Context(), false)
 	want := fresh(s.t, s.bucket)

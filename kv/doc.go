@@ -1,5 +1,6 @@
 // Package kv is Weft's state on JetStream KV: the two buckets of a realm, how
-// they are made and verified, and reads and writes that do not lie.
+// they are made and verified, reads and writes that do not lie, replicas that
+// follow, and the tree that a context is.
 //
 // A realm has a context bucket (contexts and channels) and a directory bucket
 // (who is here). Both are managed through the stream API only, because the
@@ -10,6 +11,73 @@
 // Provision leaves as it is, except for the replicas that it is given.
 // [Bucket.Verify] refuses a server that is too old, a missing bucket and wrong
 // options, each with the command that mends it.
+//
+// # Contexts
+//
+// A context is the fold of the newest write of each of its keys in the bucket
+// weft_<realm>_ctx (stream KV_weft_<realm>_ctx). The key of a path is
+// <context>.<p1>.<p2>..., each an encoded token (package subjects); the key of
+// the whole object, the root, is <context>./ and that of the metadata, which is
+// outside of the fold, <context>.// . A write puts a value at a path, or deletes
+// it (KV-Operation DEL or PURGE); it replaces all that is at and below the path,
+// and makes objects of what is missing, or is no object, above it.
+//
+//   - Order: a write has a place, its Weft-As-Of if it has one that is smaller
+//     than its sequence, else its sequence; of equal places the sequence decides.
+//     Writes are folded in the order of their places. What the bucket still has is
+//     enough for that, because a newer write of a key hides the older ones.
+//   - Existence: a context exists while its root key holds a put. Without it what
+//     is below does not show.
+//   - Values: msgpack from a writer that says Weft-Op, JSON from any other, unless
+//     Content-Type says. At most 64 levels, counted from the object. What cannot
+//     be read folds as absent, at the root as {}.
+//   - Markers: a delete or purge with Weft-Compact (a number), or with
+//     Nats-Marker-Reason, counts as no write at all. Every other marker is a
+//     write and stays.
+//   - Revision: the highest sequence of a context's writes; a put with
+//     Weft-Compact counts as that number.
+//
+// [Tree] is the fold, [Value] an object in it. An update of several paths is one
+// atomic batch ([Bucket.Commit]), each put at its own key and without condition,
+// so that concurrent updates of different paths all survive. Where a path cannot
+// be a key (it runs through an array, or is too long) the value that holds it is
+// rewritten instead ([Tree.Rewrite]), and so is a conditional write: on the key
+// that the value comes from, which therefore has a write, together with purges of
+// the keys below, each on condition of its exact sequence, and in the place of
+// the newest write that the writer saw. A compaction ([Tree.Compaction]) does the
+// same to the root. Only exact-key conditions are used: on wildcards the server
+// gets them wrong in batches.
+//
+// # Any NATS client
+//
+// To read a context (here "client" in realm "desk"): subscribe to
+// weft.desk.kv.ctx.client.> and then request
+//
+//	$JS.API.DIRECT.GET.KV_weft_desk_ctx   {"multi_last":["$KV.weft_desk_ctx.client.>"],"batch":1000}
+//
+// and read replies until one has Status 204 (or 404: no such context); its header
+// Nats-UpTo-Sequence says how far they reach, Nats-Num-Pending that there is more,
+// to be asked for with "seq" (the last sequence + 1) and "up_to_seq". A reply's
+// key is in Nats-Subject, its sequence in Nats-Sequence. Fold them. Then take what
+// was republished: ignore what is not newer than its key; members of a batch
+// (Nats-Batch-Id) belong together and end with Nats-Batch-Commit. On a reconnect
+// read again. A client that must not miss anything reads again every 10 s, with
+// "seq" to get only what is newer.
+//
+// To write a property: publish a JSON value to $KV.weft_desk_ctx.client.limit with
+// a reply subject, or `nats kv put weft_desk_ctx client.limit 7`. The answer is
+// the acknowledgement. To set the object, put to client./ ; to remove a property,
+// `nats kv del weft_desk_ctx client.limit`. That is one more writer, with the same
+// rights as an app: last writer wins. A client may say who it is in Weft-By.
+// A value that shall expire (Nats-TTL) is made permanent by the first node that
+// sees it: late readers and early ones could not agree otherwise.
+//
+// To write several properties at once, publish them with the headers Nats-Batch-Id
+// (any unique text of at most 64 characters), Nats-Batch-Sequence (1, 2, ...), and
+// on the last Nats-Batch-Commit: 1 and a reply subject.
+//
+// NATS permissions for it: publish $JS.API.DIRECT.GET.KV_weft_<realm>_ctx and, to
+// write, $KV.weft_<realm>_ctx.> ; subscribe to weft.<realm>.kv.ctx.> and the inbox.
 //
 // # Reading
 //
@@ -22,6 +90,14 @@
 // and when it holds every key that the leader counts; otherwise it is taken
 // again, and after three attempts it is an error that names the stream.
 // "Not found" alone is never taken for deleted.
+//
+// A [Replica] does that for the keys below a filter. What is republished can be
+// lost on its way; a replica reads again when the connection was made, when it
+// was too slow, when a key's last sequence is not the one that it knows, when the
+// rest of a batch does not come within a second, and when the stream has a new
+// leader. Every 10 s (and 1 s after it began) it asks for what was written since
+// the last time, which finds a loss that nothing else shows. It belongs to one
+// creation of the stream: of another it reads everything afresh.
 //
 // The server appends its own headers (Nats-Subject, Nats-Sequence and the like)
 // to those of the writer and removes none, so of several values of one header
@@ -37,7 +113,9 @@
 // is wrong or jumps changes nothing.
 //
 // A Bucket is safe for concurrent use; it holds no goroutine and needs no
-// Close. Followers end by [Link.Unsubscribe]. To test with it: provision an
+// Close. Followers end by [Link.Unsubscribe]. A Replica has a goroutine, and is
+// closed by who made it; it may be used from several. A Tree is for one goroutine
+// at a time, a Value never changes. To test with it: provision an
 // in-process server (package node/embedded) in a testing/synctest bubble.
 //
 // [Link.Unsubscribe]: github.com/weft-fabric/weft/link

@@ -122,20 +122,22 @@
 //	Weft-App          call, topic               id of the calling or publishing app, from its node
 //	Weft-Caller       call                      node of the real caller, from the node that forwards
 //	                                            an ask
-//	Weft-Name         any                       the name whose token in the subject is a hash,
-//	                                            spelled as subjects.EscapeName does (=XX for every
+//	Weft-Name         any, and puts of the      the name whose token in the subject is a hash,
+//	                  root of a context         spelled as subjects.EscapeName does (=XX for every
 //	                                            byte outside [A-Za-z0-9_-]; of a topic the whole
 //	                                            name, "." as =2E), from the sender; the receiver
 //	                                            verifies it
 //	Weft-Op           context write             operation id, from the writing node; the Nats-Msg-Id
-//	                                            is this id and the key
-//	Weft-By           context write             writing app and node, from the node
+//	                                            is this id, a dot and the key
+//	Weft-By           context write             <app>@<node> of the writer, from the node; without
+//	                                            app where a node writes by itself
 //	Weft-As-Of        context write             sequence at which the value takes its place, decimal
-//	Weft-Compact      context write             sequence of the snapshot, decimal: a marker of
-//	                                            compaction, which readers skip
+//	Weft-Compact      context write             on a marker: readers skip it; on a put of the root:
+//	                                            the revision that it holds, decimal
 //	Weft-Error-Code   reply                     a code of the list below, from the server's node
 //	Weft-Error        reply                     a sentence for people, at most 4 KiB
-//	Content-Type      call, ask, reply, topic   form of the body, from the sender
+//	Content-Type      call, ask, reply, topic,  form of the body, from the sender
+//	                  context write
 //	Weft-Routing-Key  topic                     routing key, from the publishing app
 //	Weft-Target       topic                     whom the message is for, from the publishing app: a
 //	                                            JSON object of identity properties that must all be

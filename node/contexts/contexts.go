@@ -224,6 +224,9 @@ func (c *Contexts) get(name string) (*shared, error) {
 	}
 	s := c.open[name]
 	if s == nil {
+		if len(c.open) >= wire.MaxContexts {
+			return nil, wire.Errorf(wire.Limit, "contexts in use on this node: %d, the limit is %d", len(c.open)+1, wire.MaxContexts)
+		}
 		s = newShared(c, name, token)
 		c.open[name] = s
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +54,9 @@ func (s *shared) close() {
 	watches := s.watches
 	s.watches = nil
 	ops := s.pending
+	if s.flight != nil && s.flight.settled {
+		ops = slices.Concat(s.flight.ops, ops)
+	}
 	s.pending = nil
 	for _, o := range ops {
 		o.finish(0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name))
@@ -151,7 +155,10 @@ func (s *shared) update(u kv.Update) {
 		s.by = parseWriter(newest.By)
 	}
 	if u.Snapshot {
-		s.ready, s.since = true, time.Time{}
+		s.ready = true
+		if s.c.cfg.Link.Online() == nil {
+			s.since = time.Time{}
+		}
 	}
 	s.show()
 }
@@ -173,6 +180,10 @@ func (s *shared) overlay(v *kv.Value) *kv.Value {
 
 // tell gives every watch the state if it is another than before. mu is held.
 func (s *shared) tell(view *kv.Value) {
+	if len(s.watches) == 0 {
+		s.view = view
+		return
+	}
 	changes := kv.Diff(s.view, view)
 	st := &step{from: s.view, changes: changes, state: s.state(view)}
 	s.view = view

@@ -46,7 +46,8 @@ type State struct {
 	Name string
 	// Exists says whether there is such a context.
 	Exists bool
-	// Revision is the sequence of the newest acknowledged write, 0 for none.
+	// Revision is the sequence of the newest acknowledged write, 0 if the context
+	// does not exist.
 	Revision uint64
 	// By is who made the newest change.
 	By Writer

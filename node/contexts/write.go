@@ -271,9 +271,13 @@ func (s *shared) send() {
 		var err error
 		var snapshot *kv.Tree
 		if fresh {
+			var writes []kv.Write
 			if snapshot, err = s.snapshot(f.ops[0].until); err == nil {
-				f.writes, err = s.plan(f.ops[0], snapshot)
+				writes, err = s.plan(f.ops[0], snapshot)
 			}
+			s.mu.Lock()
+			f.writes = writes
+			s.mu.Unlock()
 		}
 		switch {
 		case err != nil:
@@ -286,13 +290,15 @@ func (s *shared) send() {
 		}
 		if err == nil && f.ops[0].ifRevision != nil && f.ops[0].task == edit && len(f.writes) > 0 {
 			err = s.verify(f, revision)
-		} else if errors.Is(err, wire.ErrBadRevision) && try < conflictTries {
+		} else if errors.Is(err, wire.ErrBadRevision) {
 			// A condition of ours, not of the app.
 			s.c.stats.conflicts.Add(1)
-			try++
-			s.land(f)
-			s.sleep(time.Duration(min(try, 10)) * conflictPause)
-			continue
+			if try++; try < conflictTries {
+				s.land(f)
+				s.sleep(time.Duration(min(try, 10)) * conflictPause)
+				continue
+			}
+			err = wire.Errorf(wire.Busy, "context %q: others changed it %d times in between: %w", s.name, try, err)
 		}
 		try = 0
 		if !s.finish(f, revision, err) {

@@ -1,0 +1,168 @@
+package contexts
+
+import (
+	"context"
+	"errors"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// Seed is a context that [Contexts.Seed] makes.
+type Seed struct {
+	Name   string
+	Object any
+}
+
+// Seed makes contexts once in the life of the realm's bucket: those of them that
+// do not exist, and a mark which says that it was done. They are one batch that
+// is conditional on the mark, so of several nodes that seed at once only one
+// does it, a crash leaves all or nothing, and what somebody destroys later does
+// not come back. made says whether this call did it.
+//
+// The mark is a key below the context without a name, which no app can open and
+// which is not listed. An operator who deletes it asks for the seeds again.
+func (c *Contexts) Seed(ctx context.Context, mark string, seeds []Seed) (made bool, err error) {
+	key, covered := subjects.ContextPath(subjects.Token{}, []string{mark})
+	if covered == 0 {
+		return false, wire.Errorf(wire.BadName, "%q cannot be the mark of seeds", mark)
+	}
+	by := Writer{Node: c.cfg.Self}
+	meta, err := wire.Marshal(Meta{Node: string(c.cfg.Self), Lifetime: Retained})
+	if err != nil {
+		return false, err
+	}
+	for {
+		if err := c.online(); err != nil {
+			return false, err
+		}
+		last, done, err := c.bucket.Get(ctx, key)
+		if err != nil {
+			return false, wire.AsError(err)
+		}
+		if done {
+			c.learn(ctx, seeds)
+			return false, nil
+		}
+		writes := []kv.Write{{Key: key, Op: kv.Put, Value: meta, By: by.String(), If: &last.Seq}}
+		for _, seed := range seeds {
+			w, err := c.plant(ctx, seed, meta, by)
+			if err != nil {
+				return false, wire.AsError(err)
+			}
+			writes = append(writes, w...)
+		}
+		id := newID()
+		first, err := c.bucket.Commit(ctx, id, writes)
+		switch {
+		case err == nil:
+			c.grown(id, first, writes)
+			return true, nil
+		case ctx.Err() != nil:
+			return false, wire.AsError(ctx.Err())
+		case errors.Is(err, wire.ErrBadRevision), errors.Is(err, kv.ErrUnknown):
+			// Somebody was faster, or it was made after all: the mark tells. The
+			// answer may come from a replica that has not got it yet.
+		default:
+			return false, wire.AsError(err)
+		}
+		if !c.rest(ctx) {
+			return false, wire.AsError(ctx.Err())
+		}
+	}
+}
+
+// plant plans a seed, with no writes if there is a context of its name.
+func (c *Contexts) plant(ctx context.Context, seed Seed, meta []byte, by Writer) ([]kv.Write, error) {
+	v, err := parse(seed.Object)
+	if err != nil {
+		return nil, err
+	}
+	token, err := subjects.Encode(seed.Name)
+	if err != nil || seed.Name == "" || !v.IsObject() {
+		return nil, wire.Errorf(wire.BadName, "context %q cannot be made", seed.Name)
+	}
+	snap, err := c.bucket.Snapshot(ctx, subjects.ContextKeys(token))
+	if err != nil {
+		return nil, err
+	}
+	t := kv.NewTree(token)
+	entries := make([]kv.Entry, 0, len(snap.Entries))
+	for _, e := range snap.Entries {
+		entries = append(entries, e)
+	}
+	t.Apply(entries, nil)
+	if t.Exists() {
+		return nil, nil
+	}
+	writes, err := t.Create(kv.Edit{Value: v, By: by.String()}, meta)
+	if token.Hashed() {
+		for i := range writes {
+			if writes[i].Key == subjects.ContextRoot(token) {
+				writes[i].Name = seed.Name
+			}
+		}
+	}
+	return writes, err
+}
+
+// grown lets the replicas of this node know at once what it has committed.
+func (c *Contexts) grown(id string, first uint64, writes []kv.Write) {
+	entries := make([]kv.Entry, len(writes))
+	for i := range writes {
+		entries[i] = writes[i].Entry(id, first+uint64(i))
+	}
+	c.confirmName(entries)
+	for i := range entries {
+		k, ok := entries[i].Key.Context()
+		name, known := k.Context.Name()
+		if !ok || !known {
+			continue // a hash: it will be republished
+		}
+		c.mu.Lock()
+		s := c.open[name]
+		c.mu.Unlock()
+		if s != nil {
+			s.replica.Confirm(entries[i : i+1])
+		}
+	}
+}
+
+// learn puts seeds into the list of names that another node has just made, and
+// that were not republished to this one yet.
+func (c *Contexts) learn(ctx context.Context, seeds []Seed) {
+	c.mu.Lock()
+	n := c.names
+	c.mu.Unlock()
+	if n == nil {
+		return // the first snapshot will have them
+	}
+	for _, seed := range seeds {
+		token, err := subjects.Encode(seed.Name)
+		if err != nil {
+			continue
+		}
+		n.mu.Lock()
+		_, known := n.exist[token]
+		n.mu.Unlock()
+		if known {
+			continue
+		}
+		if e, ok, err := c.bucket.Get(ctx, subjects.ContextRoot(token)); err == nil && ok {
+			n.replica.Confirm([]kv.Entry{e})
+		}
+	}
+}
+
+// rest waits a little; false when ctx or the node has ended.
+func (c *Contexts) rest(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, retryPause)
+	defer cancel()
+	select {
+	case <-ctx.Done():
+		return !errors.Is(context.Cause(ctx), context.Canceled)
+	case <-c.ctx.Done():
+		return false
+	}
+}

@@ -211,21 +211,42 @@ func (b *Bucket) Committed(ctx context.Context, id string, writes []Write, after
 	return 0, false, nil
 }
 
+// Between says whether a key was written after one sequence and before another,
+// compactions not counted, as far as its kept revisions tell.
+func (b *Bucket) Between(ctx context.Context, key subjects.Key, after, before uint64) (bool, error) {
+	for range maxRevisions {
+		e, err := b.next(ctx, key, after)
+		if err != nil || e.Seq <= after || e.Seq >= before {
+			return false, err
+		}
+		if e.Compact == 0 {
+			return true, nil
+		}
+		after = e.Seq
+	}
+	return true, nil
+}
+
+// next reads the first kept write of a key after a sequence; an empty entry for none.
+func (b *Bucket) next(ctx context.Context, key subjects.Key, after uint64) (e Entry, err error) {
+	body, err := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": b.name.Subject(key)})
+	if err != nil {
+		return Entry{}, err
+	}
+	err = b.direct(ctx, string(b.name.DirectGet()), body, 1, func(m *nats.Msg) (bool, error) {
+		if status(m) == "404" {
+			return true, nil
+		}
+		e, err = b.answer(m)
+		return true, err
+	})
+	return e, err
+}
+
 // revision looks for a write under id among the kept revisions of a key.
 func (b *Bucket) revision(ctx context.Context, key subjects.Key, id string, after uint64) (seq uint64, err error) {
 	for range maxRevisions {
-		body, err := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": b.name.Subject(key)})
-		if err != nil {
-			return 0, err
-		}
-		var e Entry
-		err = b.direct(ctx, string(b.name.DirectGet()), body, 1, func(m *nats.Msg) (bool, error) {
-			if status(m) == "404" {
-				return true, nil
-			}
-			e, err = b.answer(m)
-			return true, err
-		})
+		e, err := b.next(ctx, key, after)
 		switch {
 		case err != nil || e.Seq <= after:
 			return 0, err

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -36,6 +37,11 @@ func (v *Value) Edited(edits []Edit) (*Value, error) {
 	for _, e := range edits {
 		if len(e.Path) == 0 && !e.Value.IsObject() {
 			return nil, wire.Errorf(wire.BadPayload, "a context is an object")
+		}
+		for _, segment := range e.Path {
+			if !utf8.ValidString(segment) {
+				return nil, wire.Errorf(wire.BadPayload, "%q in a path is not valid UTF-8", segment)
+			}
 		}
 		now, err := v.edit(e.Path, e.Value)
 		if err != nil {
@@ -221,11 +227,7 @@ func (t *Tree) Rewrite(edits []Edit) ([]Write, error) {
 // above. The context must exist.
 func (t *Tree) covering(path []string) *register {
 	r := t.registers[subjects.ContextRoot(t.context)]
-	for n := 1; n <= len(path); n++ {
-		key, covered := subjects.ContextPath(t.context, path[:n])
-		if covered < n {
-			break
-		}
+	for _, key := range t.Above(path)[1:] {
 		if other := t.registers[key]; other != nil && other.place.compare(r.place) > 0 {
 			r = other
 		}
@@ -247,6 +249,17 @@ func (t *Tree) isBelowOne(r *register, covers map[*register]string) bool {
 	return false
 }
 
+// Landed says whether a rewrite of path that had the sequences from first to last
+// is what a reader of this tree, which must be a snapshot, sees there. later says
+// that something newer than the rewrite is there, so that the tree cannot tell.
+func (t *Tree) Landed(path []string, first, last uint64) (shows, later bool) {
+	if !t.Exists() {
+		return false, true // what it rewrote was there until its commit
+	}
+	seq := t.covering(path).place.seq
+	return first <= seq && seq <= last, seq > last
+}
+
 // Shows says whether a rewrite of path in a batch with the sequences from first
 // to last is what a reader of this tree, which must be a snapshot, sees there.
 func (t *Tree) Shows(path []string, want *Value, first, last uint64) bool {
@@ -260,6 +273,19 @@ func (t *Tree) Shows(path []string, want *Value, first, last uint64) bool {
 	return r.compacted && r.revision >= first && t.view.At(path).Equal(want)
 }
 
+// Above lists the keys that a write can have at path or above it.
+func (t *Tree) Above(path []string) []subjects.Key {
+	keys := []subjects.Key{subjects.ContextRoot(t.context)}
+	for n := 1; n <= len(path); n++ {
+		key, covered := subjects.ContextPath(t.context, path[:n])
+		if covered < n {
+			break
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
 // add appends w and takes out what it hides: each key may be written once.
 func (t *Tree) add(writes []Write, w Write) []Write {
 	root := subjects.ContextRoot(t.context)
@@ -271,6 +297,9 @@ func (t *Tree) add(writes []Write, w Write) []Write {
 
 // create plans the put that makes the context.
 func (t *Tree) create(edits []Edit) ([]Write, error) {
+	if len(edits) == 0 {
+		return nil, nil
+	}
 	v, err := Object().Edited(edits)
 	if err != nil {
 		return nil, err
@@ -293,8 +322,12 @@ func (t *Tree) Create(object Edit, meta []byte) ([]Write, error) {
 }
 
 // Changed says whether anything at, above or below a path of the edits is
-// newer than revision.
+// newer than revision. A context that does not exist has changed since every
+// revision but 0.
 func (t *Tree) Changed(edits []Edit, revision uint64) bool {
+	if !t.Exists() {
+		return revision > 0
+	}
 	for _, e := range edits {
 		for _, r := range t.registers {
 			n := min(len(r.path), len(e.Path))
@@ -326,11 +359,15 @@ func (t *Tree) Compaction(most int, by string) []Write {
 	var root *register
 	var view *Value
 	revision := uint64(0)
+	hidden := exists && !slices.Contains(list, t.registers[rootKey])
 	for _, r := range list {
 		view, revision = view.put(r.path, r.value), max(revision, r.revision)
 		if r.key == rootKey && exists {
 			root = r
 			continue
+		}
+		if hidden && r.revision == t.revision {
+			continue // without a new root nothing else would hold the revision
 		}
 		writes = append(writes, Write{Key: r.key, Op: Purge, By: by, Compact: max(r.revision, 1), TTL: purgedTTL, If: &r.place.seq})
 	}

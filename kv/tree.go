@@ -62,9 +62,14 @@ func (t *Tree) View() *Value {
 	return t.view
 }
 
-// Revision is the sequence of the newest write, 0 for none. Compactions leave
-// it as it is.
-func (t *Tree) Revision() uint64 { return t.revision }
+// Revision is the sequence of the newest write, 0 for a context that does not
+// exist. Compactions leave it as it is.
+func (t *Tree) Revision() uint64 {
+	if !t.Exists() {
+		return 0
+	}
+	return t.revision
+}
 
 // Keys is how many path keys and delete markers the context has gathered below
 // its root.
@@ -120,14 +125,15 @@ func (t *Tree) Apply(entries []Entry, removed []subjects.Key) (bad []Bad) {
 		e := &entries[i]
 		k, ok := e.Key.Context()
 		switch {
-		case !ok || k.Context != t.context:
+		case !ok || k.Context.String() != t.context.String():
 			bad = append(bad, Bad{e.Key, e.Seq, e.By, wire.Errorf(wire.BadName, "not a key of a context")})
 			continue
 		case k.Meta:
 			if t.meta == nil || t.meta.Seq < e.Seq {
-				t.meta = e
-				if e.Op != Put {
-					t.meta = nil
+				t.meta = nil
+				if e.Op == Put {
+					meta := *e // entries are the caller's
+					t.meta = &meta
 				}
 			}
 			continue

@@ -64,18 +64,12 @@ func TestContextIsShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantContext(t, `{"limit":7,"o":{"y":[1,"v",3],"z.z":"deep"}}`, "client", ann, bob, cem)
-		names, err := bob.Contexts().Names(ctx)
-		if err != nil || len(names) != 1 || names[0] != "client" {
-			t.Errorf("names %q, %v", names, err)
-		}
+		wantNames(t, bob.Contexts(), "client")
 		if err := bob.Contexts().Destroy(ctx, "client"); err != nil {
 			t.Fatal(err)
 		}
 		wantContext(t, "", "client", ann, bob, cem)
-		names, err = cem.Contexts().Names(ctx)
-		if err != nil || len(names) != 0 {
-			t.Errorf("names %q, %v", names, err)
-		}
+		wantNames(t, cem.Contexts())
 		if _, err := cem.Contexts().Update(ctx, "client", object{"again": true}); err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server/ats"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/node"
@@ -33,7 +34,18 @@ type fabric struct {
 
 const realm = "desk"
 
-func provision(ctx context.Context, nc *nats.Conn) error { return kv.Provision(ctx, nc, realm, 1) }
+// provision makes a realm that had its default channels once and has no more: they
+// would be among the contexts of every test.
+func provision(ctx context.Context, nc *nats.Conn) error {
+	if err := kv.Provision(ctx, nc, realm, 1); err != nil {
+		return err
+	}
+	js, err := jetstream.New(nc)
+	if err == nil {
+		_, err = js.Publish(ctx, "$KV.weft_desk_ctx.=.channels", []byte("{}"))
+	}
+	return err
+}
 
 // inBubble runs f in fake time. The client library pools timers, and one that
 // crosses from bubble to bubble ends the process: two collections empty a pool.
@@ -41,11 +53,19 @@ func inBubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	runtime.GC()
 	runtime.GC()
-	synctest.Test(t, f)
+	synctest.Test(t, func(t *testing.T) {
+		defer time.Sleep(10 * time.Millisecond) // a server's store wakes once more; fake time
+		f(t)
+	})
 }
 
 // inFabric runs f in a bubble.
 func inFabric(t *testing.T, f func(t *testing.T, fb *fabric)) {
+	t.Helper()
+	inProvisioned(t, provision, f)
+}
+
+func inProvisioned(t *testing.T, provision func(context.Context, *nats.Conn) error, f func(t *testing.T, fb *fabric)) {
 	t.Helper()
 	inBubble(t, func(t *testing.T) {
 		s, err := embedded.Start(t.Context(), embedded.Config{NoSync: true}, provision)

@@ -108,6 +108,9 @@ func (a *App) RemovePath(ctx context.Context, name string, path []string, opts .
 
 // SetPaths is several SetPath in their order, all or none.
 func (a *App) SetPaths(ctx context.Context, name string, values []PathValue, opts ...Option) (uint64, error) {
+	if err := checkCount(name, len(values)); err != nil {
+		return 0, err
+	}
 	edits := make([]kv.Edit, len(values))
 	for i, pv := range values {
 		v, err := parse(pv.Value)
@@ -148,8 +151,8 @@ func (a *App) Destroy(ctx context.Context, name string, opts ...Option) error {
 }
 
 func (a *App) edit(ctx context.Context, name string, edits []kv.Edit, opts []Option) (uint64, error) {
-	if len(edits) > wire.MaxContextKeys {
-		return 0, wire.Errorf(wire.Limit, "paths in one write of context %q: %d, the limit is %d: set their parent instead", name, len(edits), wire.MaxContextKeys)
+	if err := checkCount(name, len(edits)); err != nil {
+		return 0, err
 	}
 	o := &op{edits: edits, by: a.by}
 	for i := range edits {
@@ -161,11 +164,18 @@ func (a *App) edit(ctx context.Context, name string, edits []kv.Edit, opts []Opt
 			}
 		}
 	}
-	if len(edits) == 0 {
-		return 0, wire.Errorf(wire.BadPayload, "context %q: nothing to write", name)
-	}
 	err := a.c.do(ctx, name, o, opts)
 	return o.revision, err
+}
+
+func checkCount(name string, paths int) error {
+	switch {
+	case paths == 0:
+		return wire.Errorf(wire.BadPayload, "context %q: nothing to write", name)
+	case paths > wire.MaxContextKeys:
+		return wire.Errorf(wire.Limit, "paths in one write of context %q: %d, the limit is %d: set their parent instead", name, paths, wire.MaxContextKeys)
+	}
+	return nil
 }
 
 // checkSegment refuses names that cannot be names in an object.

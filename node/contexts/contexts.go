@@ -199,11 +199,8 @@ func (c *Contexts) online() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.closed:
+	if c.closed {
 		return wire.Errorf(wire.Offline, "the node has stopped")
-	case !c.since.IsZero():
-		return wire.Errorf(wire.Offline, "not in the fabric since %s", c.since.UTC().Format(time.TimeOnly))
 	}
 	return c.usable
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/weft-fabric/weft/kv"
@@ -95,6 +96,8 @@ type flight struct {
 	id     string
 	ops    []*op
 	writes []kv.Write
+	// planned is the sequence of the snapshot that writes were planned on, if any.
+	planned uint64
 	// settled says that the operations are off the view: the confirmed tree has
 	// what they wrote, or never will. first is then the sequence of the first
 	// write, if it was made.
@@ -269,15 +272,8 @@ func (s *shared) send() {
 		}
 		var revision uint64
 		var err error
-		var snapshot *kv.Tree
 		if fresh {
-			var writes []kv.Write
-			if snapshot, err = s.snapshot(f.ops[0].until); err == nil {
-				writes, err = s.plan(f.ops[0], snapshot)
-			}
-			s.mu.Lock()
-			f.writes = writes
-			s.mu.Unlock()
+			err = s.planFresh(f)
 		}
 		switch {
 		case err != nil:
@@ -363,12 +359,18 @@ func (s *shared) label(writes []kv.Write) {
 
 // snapshot reads the context as the leader has it.
 func (s *shared) snapshot(until time.Time) (*kv.Tree, error) {
+	t, _, err := s.snapshotUpTo(until)
+	return t, err
+}
+
+// snapshotUpTo is snapshot, and the stream sequence that it reaches.
+func (s *shared) snapshotUpTo(until time.Time) (*kv.Tree, uint64, error) {
 	ctx, cancel := context.WithDeadline(s.c.ctx, until)
 	defer cancel()
 	for {
 		snap, err := s.c.bucket.Snapshot(ctx, subjects.ContextKeys(s.token))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		t := kv.NewTree(s.token)
 		newest := uint64(0)
@@ -378,10 +380,23 @@ func (s *shared) snapshot(until time.Time) (*kv.Tree, error) {
 		}
 		t.Apply(entries, nil)
 		if newest <= snap.UpTo {
-			return t, nil
+			return t, snap.UpTo, nil
 		}
 		s.sleep(retryPause) // so many keys that they are not of one moment
 	}
+}
+
+// planFresh plans a flight of one operation on a snapshot.
+func (s *shared) planFresh(f *flight) error {
+	t, upTo, err := s.snapshotUpTo(f.ops[0].until)
+	if err != nil {
+		return err
+	}
+	writes, err := s.plan(f.ops[0], t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.writes, f.planned = writes, upTo
+	return err
 }
 
 // plan plans one operation on a snapshot.
@@ -502,17 +517,40 @@ func (s *shared) confirm(f *flight, first uint64) uint64 {
 // verify finds out whether a conditional write shows: something may have slipped
 // in between its plan and its commit, and is then on top of it.
 func (s *shared) verify(f *flight, last uint64) error {
-	o := f.ops[0]
+	ctx, cancel := context.WithTimeout(s.c.ctx, wire.WriteTimeout)
+	defer cancel()
+	first := last - uint64(len(f.writes)) + 1
 	t, err := s.snapshot(time.Now().Add(wire.WriteTimeout))
-	if err != nil {
-		return errFinal{errors.Join(err, wire.Errorf(wire.Timeout, "context %q: the write was made and may be hidden by a newer one", s.name))}
-	}
-	for _, e := range o.edits {
-		if !t.Shows(e.Path, e.Value, last-uint64(len(f.writes))+1, last) {
-			return errFinal{s.changed(*o.ifRevision, t)}
+	for _, e := range f.ops[0].edits {
+		if err != nil {
+			break
+		}
+		shows, later := t.Landed(e.Path, first, last)
+		if later {
+			shows, err = s.showed(ctx, f, t.Above(e.Path), first)
+		}
+		if !shows && err == nil {
+			return errFinal{s.changed(*f.ops[0].ifRevision, t)}
 		}
 	}
+	if err != nil {
+		return errFinal{wire.Errorf(wire.Timeout, "context %q: the write was made and may be hidden by a newer one (%w)", s.name, err)}
+	}
 	return nil
+}
+
+// showed says whether nothing was written at the keys after the flight's plan and
+// before its commit.
+func (s *shared) showed(ctx context.Context, f *flight, keys []subjects.Key, first uint64) (bool, error) {
+	for _, key := range keys {
+		if slices.ContainsFunc(f.writes, func(w kv.Write) bool { return w.Key == key }) {
+			continue // its condition has seen to that
+		}
+		if hidden, err := s.c.bucket.Between(ctx, key, f.planned, first); hidden || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // land ends a flight that has to be planned again.

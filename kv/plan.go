@@ -202,8 +202,9 @@ func (t *Tree) Rewrite(edits []Edit) ([]Write, error) {
 		covers[t.covering(e.Path)] = e.By
 	}
 	var writes []Write
-	for r, by := range covers {
-		if t.isBelowOne(r, covers) {
+	for _, r := range t.inOrder() {
+		by, ok := covers[r]
+		if !ok || t.isBelowOne(r, covers) {
 			continue
 		}
 		for _, key := range t.sorted() {
@@ -258,19 +259,6 @@ func (t *Tree) Landed(path []string, first, last uint64) (shows, later bool) {
 	}
 	seq := t.covering(path).place.seq
 	return first <= seq && seq <= last, seq > last
-}
-
-// Shows says whether a rewrite of path in a batch with the sequences from first
-// to last is what a reader of this tree, which must be a snapshot, sees there.
-func (t *Tree) Shows(path []string, want *Value, first, last uint64) bool {
-	if !t.Exists() {
-		return false
-	}
-	r := t.covering(path)
-	if seq := r.place.seq; seq >= first && seq <= last {
-		return true
-	}
-	return r.compacted && r.revision >= first && t.view.At(path).Equal(want)
 }
 
 // Above lists the keys that a write can have at path or above it.

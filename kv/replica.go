@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -244,9 +245,8 @@ func (r *Replica) merge(s Snapshot) {
 	if !r.created.Equal(s.Created) {
 		u.Anew = !r.created.IsZero()
 		if u.Anew {
-			for key := range r.seqs {
-				u.Removed = append(u.Removed, key)
-			}
+			u.Removed = slices.Collect(maps.Keys(r.seqs))
+			u.Removed = slices.AppendSeq(u.Removed, maps.Keys(r.purged))
 			clear(r.seqs)
 			clear(r.purged)
 			r.flow, r.upTo = 0, 0

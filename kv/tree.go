@@ -32,8 +32,6 @@ type register struct {
 	revision uint64
 	value    *Value // nil for a delete
 	bytes    int
-	// compacted marks the root that a compaction wrote.
-	compacted bool
 }
 
 // place is where a write stands in the fold.
@@ -107,9 +105,10 @@ type Bad struct {
 	Err error
 }
 
-// Apply takes writes of the context's keys in any order, and keys that a
-// snapshot proved to be gone. A write that is not newer than its key's is
-// ignored. What cannot be read is returned; it folds as absent.
+// Apply takes writes of the context's keys, each key's in the order of their
+// sequences, and keys that a snapshot proved to be gone. A write that is not
+// newer than its key's is ignored; of a key that a compaction purged nothing older
+// may come, which a [Replica] sees to. What cannot be read is returned; it folds as absent.
 func (t *Tree) Apply(entries []Entry, removed []subjects.Key) (bad []Bad) {
 	refold := false
 	for _, key := range removed {
@@ -192,7 +191,7 @@ func newRegister(e *Entry, path []string) (*register, error) {
 	if e.AsOf > 0 && e.AsOf < e.Seq {
 		r.place.at = e.AsOf
 		if e.Compact > 0 && e.Compact < e.Seq && e.Op == Put {
-			r.revision, r.compacted = e.Compact, true
+			r.revision = e.Compact
 		}
 	}
 	if e.Op != Put {

@@ -360,8 +360,8 @@ func isNumber(s string) bool {
 	return true
 }
 
-// Equal says whether two values are the same: the order of names does not
-// count, nor how a number is written.
+// Equal says whether two values are the same to JSON: the order of names does
+// not count, nor how a number is written.
 func (v *Value) Equal(w *Value) bool {
 	switch {
 	case v == w:

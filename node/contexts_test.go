@@ -123,5 +123,11 @@ func TestContextWatch(t *testing.T) {
 		if _, err := bob.Contexts().Update(t.Context(), "x", object{"b": 4}, node.IfRevision(rev)); wire.CodeOf(err) != wire.BadRevision {
 			t.Errorf("got %v", err)
 		}
+		if err := ann.Contexts().Destroy(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if e := next(); e.Kind != node.ContextDestroyed || e.By.App != ann.ID() || e.Revision != 0 || e.Exists {
+			t.Errorf("got %+v", e)
+		}
 	})
 }

@@ -101,7 +101,8 @@ func (a *App) SetPath(ctx context.Context, name string, path []string, value any
 	return a.SetPaths(ctx, name, []PathValue{{path, value}}, opts...)
 }
 
-// RemovePath removes what is at a path; nothing being there is no error.
+// RemovePath removes what is at a path; nothing being there is no error. The
+// context must exist, else the error is bad-name.
 func (a *App) RemovePath(ctx context.Context, name string, path []string, opts ...Option) (uint64, error) {
 	return a.SetPaths(ctx, name, []PathValue{{Path: path}}, opts...)
 }
@@ -125,7 +126,11 @@ func (a *App) SetPaths(ctx context.Context, name string, values []PathValue, opt
 		}
 		edits[i] = kv.Edit{Path: slices.Clone(pv.Path), Value: v}
 	}
-	return a.edit(ctx, name, edits, opts)
+	return a.write(ctx, name, &op{edits: edits, mustExist: removes(edits)}, opts)
+}
+
+func removes(edits []kv.Edit) bool {
+	return !slices.ContainsFunc(edits, func(e kv.Edit) bool { return e.Value != nil })
 }
 
 // Create makes a context with an object, unless there is one of this name, whose
@@ -154,7 +159,12 @@ func (a *App) edit(ctx context.Context, name string, edits []kv.Edit, opts []Opt
 	if err := checkCount(name, len(edits)); err != nil {
 		return 0, err
 	}
-	o := &op{edits: edits, by: a.by}
+	return a.write(ctx, name, &op{edits: edits}, opts)
+}
+
+func (a *App) write(ctx context.Context, name string, o *op, opts []Option) (uint64, error) {
+	o.by = a.by
+	edits := o.edits
 	for i := range edits {
 		edits[i].By = a.by.String()
 		o.bytes += edits[i].Value.Size()

@@ -19,7 +19,7 @@ type NameEvent struct {
 	Name string
 	// Kind is Created or Destroyed.
 	Kind Kind
-	// By is who did it, empty for a foreign writer.
+	// By is who did it; empty for a foreign writer, and for what existed before.
 	By Writer
 }
 
@@ -83,13 +83,15 @@ func (n *names) update(u kv.Update) {
 		}
 	}
 	for i := range u.Entries {
-		n.take(&u.Entries[i])
+		n.take(&u.Entries[i], u.Snapshot)
 	}
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
 
-func (n *names) take(e *kv.Entry) {
+// take learns from one root key. The newest write of one that was read later need
+// not be the one that created the context. mu is held.
+func (n *names) take(e *kv.Entry, read bool) {
 	k, ok := e.Key.Context()
 	if !ok {
 		return
@@ -112,7 +114,11 @@ func (n *names) take(e *kv.Entry) {
 		}
 		name = e.Name
 	}
-	n.exist[k.Context] = named{name: name, created: e.Seq, by: parseWriter(e.By)}
+	x := named{name: name, created: e.Seq}
+	if !read && e.Compact == 0 {
+		x.by = parseWriter(e.By)
+	}
+	n.exist[k.Context] = x
 }
 
 func (n *names) leave(app subjects.App) {
@@ -140,7 +146,7 @@ func (n *names) await(ctx context.Context, c *Contexts) error {
 		case <-n.replica.Ready():
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return wire.AsError(ctx.Err())
+			return wire.Errorf(wire.CodeOf(ctx.Err()), "the list of contexts is not read yet: %w", ctx.Err())
 		case <-c.ctx.Done():
 			return wire.Errorf(wire.Offline, "the node has stopped")
 		}

@@ -3,6 +3,7 @@ package contexts
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/subjects"
@@ -67,8 +68,12 @@ func (c *Contexts) Seed(ctx context.Context, mark string, seeds []Seed) (made bo
 		default:
 			return false, wire.AsError(err)
 		}
-		if !c.rest(ctx) {
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
 			return false, wire.AsError(ctx.Err())
+		case <-c.ctx.Done():
+			return false, wire.Errorf(wire.Offline, "the node has stopped")
 		}
 	}
 }
@@ -129,40 +134,46 @@ func (c *Contexts) grown(id string, first uint64, writes []kv.Write) {
 	}
 }
 
-// learn puts seeds into the list of names that another node has just made, and
-// that were not republished to this one yet.
+// learn puts the roots of seeds into the replicas of this node that have not got
+// them yet: another node has just made them.
 func (c *Contexts) learn(ctx context.Context, seeds []Seed) {
-	c.mu.Lock()
-	n := c.names
-	c.mu.Unlock()
-	if n == nil {
-		return // the first snapshot will have them
-	}
 	for _, seed := range seeds {
 		token, err := subjects.Encode(seed.Name)
 		if err != nil {
 			continue
 		}
-		n.mu.Lock()
-		_, known := n.exist[token]
-		n.mu.Unlock()
-		if known {
+		var behind []*kv.Replica
+		c.mu.Lock()
+		n, s := c.names, c.open[seed.Name]
+		c.mu.Unlock()
+		if n != nil && !n.has(token) {
+			behind = append(behind, n.replica)
+		}
+		if s != nil && !s.exists() {
+			behind = append(behind, s.replica)
+		}
+		if len(behind) == 0 {
+			continue // or the first snapshot will have it
+		}
+		e, ok, err := c.bucket.Get(ctx, subjects.ContextRoot(token))
+		if err != nil || !ok {
 			continue
 		}
-		if e, ok, err := c.bucket.Get(ctx, subjects.ContextRoot(token)); err == nil && ok {
-			n.replica.Confirm([]kv.Entry{e})
+		for _, r := range behind {
+			r.Confirm([]kv.Entry{e})
 		}
 	}
 }
 
-// rest waits a little; false when ctx or the node has ended.
-func (c *Contexts) rest(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, retryPause)
-	defer cancel()
-	select {
-	case <-ctx.Done():
-		return !errors.Is(context.Cause(ctx), context.Canceled)
-	case <-c.ctx.Done():
-		return false
-	}
+func (n *names) has(token subjects.Token) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.exist[token]
+	return ok
+}
+
+func (s *shared) exists() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view != nil
 }

@@ -116,7 +116,7 @@ func (s *shared) await(ctx context.Context) error {
 			if _, err := s.replica.State(); err != nil {
 				return err
 			}
-			return wire.AsError(ctx.Err())
+			return wire.Errorf(wire.CodeOf(ctx.Err()), "context %q: not read yet: %w", s.name, ctx.Err())
 		case <-s.c.ctx.Done():
 			return wire.Errorf(wire.Offline, "the node has stopped")
 		}
@@ -151,7 +151,7 @@ func (s *shared) update(u kv.Update) {
 			s.mend(*e)
 		}
 	}
-	if newest != nil && newest.Compact == 0 {
+	if newest != nil && (newest.Compact == 0 || !s.tree.Exists()) { // not a compaction
 		s.by = parseWriter(newest.By)
 	}
 	if u.Snapshot {

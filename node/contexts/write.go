@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"slices"
@@ -57,6 +58,7 @@ type op struct {
 	edits      []kv.Edit // of create: one put at the root
 	ifRevision *uint64
 	meta       []byte // of create
+	mustExist  bool   // the edits create nothing
 	by         Writer
 	until      time.Time // when to give up on a stream that does not answer
 	bytes      int
@@ -162,7 +164,7 @@ func (s *shared) do(ctx context.Context, o *op) error {
 	case <-ctx.Done():
 	}
 	if s.withdraw(o) {
-		return ctx.Err()
+		return wire.Errorf(wire.CodeOf(ctx.Err()), "context %q: not written: %w", s.name, ctx.Err())
 	}
 	select {
 	case <-o.done:
@@ -204,8 +206,8 @@ func (s *shared) enqueue(ctx context.Context, o *op) error {
 func (s *shared) check(o *op) error {
 	view := s.view
 	switch {
-	case o.task == destroy && view == nil:
-		return wire.Errorf(wire.BadName, "there is no context %q", s.name)
+	case view == nil && (o.task == destroy || o.mustExist):
+		return s.missing()
 	case o.task == destroy, o.task == create && view != nil:
 		return nil
 	}
@@ -218,13 +220,17 @@ func (s *shared) check(o *op) error {
 	}
 	now, err := view.Edited(o.edits)
 	if err != nil {
-		return err
+		return wire.AsError(fmt.Errorf("context %q: %w", s.name, err))
 	}
 	most := min(wire.MaxContext, int(s.c.cfg.Link.MaxPayload())-wire.PayloadReserve)
 	if n := now.Size(); n > most && n > before.Size() {
 		return wire.Errorf(wire.Limit, "context %q: %d bytes, the limit is %d", s.name, n, most)
 	}
 	return kv.CheckEdits(o.edits)
+}
+
+func (s *shared) missing() error {
+	return wire.Errorf(wire.BadName, "there is no context %q", s.name)
 }
 
 func (s *shared) changed(revision uint64, tree *kv.Tree) error {
@@ -324,12 +330,13 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 	first := s.pending[0]
 	f = &flight{id: newID(), ops: []*op{first}}
 	s.flight = f
-	if first.alone() || again || s.tree.NeedsSnapshot(first.edits) {
+	missing := !s.tree.Exists()
+	if first.alone() || again || missing && first.mustExist || s.tree.NeedsSnapshot(first.edits) {
 		return f, true, true
 	}
 	edits, bytes := first.edits, first.bytes
 	for _, o := range s.pending[1:] {
-		if o.alone() || len(edits)+len(o.edits) > mergePaths || bytes+o.bytes > mergeBytes {
+		if o.alone() || missing && o.mustExist || len(edits)+len(o.edits) > mergePaths || bytes+o.bytes > mergeBytes {
 			break
 		}
 		edits, bytes = append(edits[:len(edits):len(edits)], o.edits...), bytes+o.bytes
@@ -406,10 +413,9 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 		return nil, errFinal{s.changed(*o.ifRevision, t)}
 	}
 	switch {
+	case !t.Exists() && (o.task == destroy || o.mustExist):
+		return nil, s.missing()
 	case o.task == destroy:
-		if !t.Exists() {
-			return nil, wire.Errorf(wire.BadName, "there is no context %q", s.name)
-		}
 		return t.Destruction(o.by.String()), nil
 	case o.task == create:
 		if t.Exists() {

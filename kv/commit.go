@@ -164,7 +164,9 @@ func (b *Bucket) request(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck,
 	reply, err := b.link.Request(attempt, msg)
 	switch {
 	case err == nil:
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, wire.ErrDenied), errors.Is(err, wire.ErrLimit), errors.Is(err, wire.ErrOffline):
+	case errors.Is(err, nats.ErrNoResponders): // while the stream has no leader nobody listens
+		return nil, typed(jetstream.ErrNoStreamResponse, b.name.Stream(), b.realm)
+	case errors.Is(err, wire.ErrDenied), errors.Is(err, wire.ErrLimit), errors.Is(err, wire.ErrOffline):
 		return nil, typed(err, b.name.Stream(), b.realm)
 	default:
 		return nil, errors.Join(typed(err, b.name.Stream(), b.realm), ErrUnknown)

@@ -19,8 +19,9 @@
 // <context>.<p1>.<p2>..., each an encoded token (package subjects); the key of
 // the whole object, the root, is <context>./ and that of the metadata, which is
 // outside of the fold, <context>.// . A write puts a value at a path, or deletes
-// it (KV-Operation DEL or PURGE); it replaces all that is at and below the path,
-// and makes objects of what is missing, or is no object, above it.
+// it (KV-Operation DEL or PURGE); both replace all that is at and below the path,
+// and make objects of what is missing, or is no object, above it. Any other key
+// is ignored.
 //
 //   - Order: a write has a place, its Weft-As-Of if it has one that is smaller
 //     than its sequence, else its sequence; of equal places the sequence decides.
@@ -30,12 +31,15 @@
 //     is below does not show.
 //   - Values: msgpack from a writer that says Weft-Op, JSON from any other, unless
 //     Content-Type says. At most 64 levels, counted from the object. What cannot
-//     be read folds as absent, at the root as {}.
-//   - Markers: a delete or purge with Weft-Compact (a number), or with
-//     Nats-Marker-Reason, counts as no write at all. Every other marker is a
-//     write and stays.
-//   - Revision: the highest sequence of a context's writes; a put with
-//     Weft-Compact counts as that number.
+//     be read folds as absent, which is as a delete, and at the root as {}: also
+//     a value that is empty, a root that is no object, and a put whose
+//     Weft-As-Of or Weft-Compact is no number.
+//   - Markers: of a key whose newest entry is a delete or purge with Weft-Compact
+//     (a number above 0), or with Nats-Marker-Reason, there is no write at all.
+//     Every other marker is a write and stays.
+//   - Revision: the highest sequence of a context's writes, where a put with
+//     Weft-As-Of and Weft-Compact, both smaller than its sequence, counts as its
+//     Weft-Compact. It is 0 while the context does not exist.
 //
 // [Tree] is the fold, [Value] an object in it. An update of several paths is one
 // atomic batch ([Bucket.Commit]), each put at its own key and without condition,
@@ -55,29 +59,60 @@
 //
 //	$JS.API.DIRECT.GET.KV_weft_desk_ctx   {"multi_last":["$KV.weft_desk_ctx.client.>"],"batch":1000}
 //
-// and read replies until one has Status 204 (or 404: no such context); its header
-// Nats-UpTo-Sequence says how far they reach, Nats-Num-Pending that there is more,
-// to be asked for with "seq" (the last sequence + 1) and "up_to_seq". A reply's
-// key is in Nats-Subject, its sequence in Nats-Sequence. Fold them. Then take what
-// was republished: ignore what is not newer than its key; members of a batch
-// (Nats-Batch-Id) belong together and end with Nats-Batch-Commit. On a reconnect
-// read again. A client that must not miss anything reads again every 10 s, with
-// "seq" to get only what is newer.
+// and read replies until one has Status 204 (or 404 No Results: there is none); its
+// header Nats-UpTo-Sequence says how far they reach, Nats-Num-Pending that there
+// is more, to be asked for with "seq" (the last sequence + 1) and "up_to_seq" (that
+// Nats-UpTo-Sequence). A reply's key is in Nats-Subject, without $KV.<bucket>. , its
+// sequence in Nats-Sequence; of several values of these headers the last counts,
+// and no Status does in a message that has them. If the highest sequence that was
+// read is that of a batch's member which is not its last, read again. Any other
+// Status is an error; 413 says that there are more than 1,024 keys (markers count,
+// for ten minutes after a compaction): then ask $JS.API.STREAM.INFO.KV_weft_desk_ctx
+// with {"subjects_filter":"$KV.weft_desk_ctx.client.>"} for the names of them, and
+// read 512 at a time, "up_to_seq" being state.last_seq of that answer.
+//
+// Fold what was read. Then take what was republished: ignore what is not newer
+// than its key, or was not sent to the subject of its key; members of a batch
+// (Nats-Batch-Id) belong together, have the numbers Nats-Batch-Sequence from 1 on,
+// and end with Nats-Batch-Commit. If one is missing, or the rest does not come
+// within a second, and on a reconnect, read again: keys that are not there any
+// more are gone, unless their sequence is beyond Nats-UpTo-Sequence. If that is
+// below a sequence that was seen before, the server that answered lags, and should
+// be asked again; if it stays so, the bucket was made anew: forget everything. A
+// client that must not miss anything reads again every 10 s, with "seq" (the last
+// Nats-UpTo-Sequence + 1) to get only what is newer.
 //
 // To write a property: publish a JSON value to $KV.weft_desk_ctx.client.limit with
 // a reply subject, or `nats kv put weft_desk_ctx client.limit 7`. The answer is
-// the acknowledgement. To set the object, put to client./ ; to remove a property,
-// `nats kv del weft_desk_ctx client.limit`. That is one more writer, with the same
-// rights as an app: last writer wins. A client may say who it is in Weft-By.
-// A value that shall expire (Nats-TTL) is made permanent by the first node that
-// sees it: late readers and early ones could not agree otherwise.
+// the acknowledgement, {"seq":...} or {"error":{...}}. To set the object, put to
+// client./ ; to remove a property, `nats kv del weft_desk_ctx client.limit`, which
+// publishes an empty message with KV-Operation: DEL (a purge: KV-Operation: PURGE
+// and Nats-Rollup: sub). That is one more writer, with the same rights as an app:
+// last writer wins. A path through an array, as apps have it, is no key: put the
+// whole array, because a put below it makes an object of it.
+//
+// A client may say who it is in Weft-By: <app>@<node> or @<node>, ids as in package
+// subjects, otherwise it is nobody. With any new text of [A-Za-z0-9_-] in Weft-Op,
+// the same for a whole batch, the value is msgpack.
+//
+// A value that shall expire (Nats-TTL, which the server stretches to ten minutes) is
+// made permanent by the first node that sees it, because an app there uses the
+// context: late readers and early ones could not agree otherwise.
 //
 // To write several properties at once, publish them with the headers Nats-Batch-Id
 // (any unique text of at most 64 characters), Nats-Batch-Sequence (1, 2, ...), and
-// on the last Nats-Batch-Commit: 1 and a reply subject.
+// on the last Nats-Batch-Commit: 1 and a reply subject. A batch has at most 1,000
+// messages; its acknowledgement has the sequence of the last.
 //
 // NATS permissions for it: publish $JS.API.DIRECT.GET.KV_weft_<realm>_ctx and, to
 // write, $KV.weft_<realm>_ctx.> ; subscribe to weft.<realm>.kv.ctx.> and the inbox.
+// With more than 1,024 keys also publish $JS.API.STREAM.INFO.KV_weft_<realm>_ctx.
+//
+// To test a client with it: testdata/fold.json is an array of {name, entries,
+// exists, object, revision}, entries of the bucket and what the context "client" is
+// by them. An entry is {key, seq, op, json or hex, asOf, compact, marker}: op is del
+// or purge, absent for a put; json is text, hex msgpack; marker stands for
+// Nats-Marker-Reason. object is JSON text, absent if there is no context.
 //
 // # Reading
 //

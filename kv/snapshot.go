@@ -24,6 +24,8 @@ const (
 	// snapshotWhole keys or fewer are read by their common filter, as of one
 	// moment; a context has no more.
 	snapshotWhole = 1000
+	// directTimeout is how long a Direct Get waits for the next message of its answer.
+	directTimeout = 2 * time.Second
 	// snapshotPage bytes or a little more come at a time: the server closes a
 	// connection that has more than its max_pending, 64 MiB, waiting.
 	snapshotPage = 8 << 20
@@ -231,12 +233,18 @@ func (b *Bucket) direct(ctx context.Context, subject string, body []byte, limit 
 		if err := nc.PublishMsg(&nats.Msg{Subject: subject, Reply: inbox, Data: body}); err != nil {
 			return err
 		}
+		// An answer is lost with the connection, or with the replica that was asked.
+		silence := time.NewTimer(directTimeout)
+		defer silence.Stop()
 		for {
 			select {
 			case m := <-answers:
 				if done, err := h(m); done || err != nil {
 					return err
 				}
+				silence.Reset(directTimeout)
+			case <-silence.C:
+				return nats.ErrTimeout
 			case <-ctx.Done():
 				return ctx.Err()
 			}

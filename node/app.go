@@ -26,11 +26,15 @@ func (a *App) Identity() Identity { return a.identity }
 func (a *App) Leave() {
 	a.realm.interop.Leave(a.id)
 	a.realm.topics.Leave(a.id)
+	a.realm.channels.Leave(a.id) // after interop, which takes the app out of the directory
 	a.realm.contexts.Leave(a.id)
 }
 
 // Contexts is the shared contexts of the realm; see package contexts.
 func (a *App) Contexts() *Contexts { return a.realm.contexts.For(a.id) }
+
+// Channels is the channels of the realm; see package channels.
+func (a *App) Channels() *Channels { return a.realm.channels.For(a.id) }
 
 // Register offers a method. It returns when other nodes can see it, or at once
 // while the fabric is offline.

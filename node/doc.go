@@ -1,6 +1,6 @@
 // Package node is a Weft node and its Go API: the process on a desktop that
-// gives apps methods, streams and topics, shared with every other machine of
-// the fabric. (Contexts and channels follow.)
+// gives apps methods, streams, topics, contexts and channels, shared with every
+// other machine of the fabric.
 //
 //	n, err := node.Start(ctx, node.Config{})          // embedded NATS, nothing to install
 //	app, err := n.Join(ctx, node.Identity{Application: "blotter"})
@@ -12,9 +12,10 @@
 // # Parts
 //
 // A [Node] holds one [Realm], which is a connection pair, a directory, the
-// methods and streams (package interop) and the topics (package topics); a
-// second realm is a second instance of all of that. An [App] is one connected
-// application; everything that it registered, subscribed or published ends
+// methods and streams (package interop), the topics (package topics), the
+// contexts (package contexts) and the channels (package channels); a second realm
+// is a second instance of all of that. An [App] is one connected application;
+// what it registered, subscribed to or watches, and its stay on a channel, ends
 // when it leaves.
 //
 // # Start and stop

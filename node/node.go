@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/node/channels"
 	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/embedded"
@@ -105,6 +106,36 @@ const (
 	ContextDestroyed = contexts.Destroyed
 	ContextOffline   = contexts.Offline
 	ContextOnline    = contexts.Online
+)
+
+// The parts of channels; see package channels.
+type (
+	// Channels is the channels of a realm as one app has them.
+	Channels = channels.App
+	// Channel is a channel at one moment.
+	Channel = channels.Channel
+	// ChannelWatch is what an app sees of a channel over time.
+	ChannelWatch = channels.Watch
+	// ChannelUpdate is one step of a watch.
+	ChannelUpdate = channels.Update
+	// ChannelEvent is one change of the channels, or of who is on them.
+	ChannelEvent = channels.Event
+	// ChannelMember is an app that is on a channel.
+	ChannelMember = channels.Member
+)
+
+// The kinds of channel updates and events.
+const (
+	ChannelJoined       = channels.Joined
+	ChannelLeft         = channels.Left
+	ChannelSnapshot     = channels.Snapshot
+	ChannelChanged      = channels.Changed
+	ChannelRemoved      = channels.Removed
+	ChannelOffline      = channels.Offline
+	ChannelOnline       = channels.Online
+	ChannelAdded        = channels.Added
+	ChannelMemberJoined = channels.MemberJoined
+	ChannelMemberLeft   = channels.MemberLeft
 )
 
 // IfRevision makes a context write conditional; see package contexts.

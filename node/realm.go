@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
+	"github.com/weft-fabric/weft/node/channels"
 	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/interop"
@@ -42,6 +43,7 @@ type Realm struct {
 	interop   *interop.Interop
 	topics    *topics.Topics
 	contexts  *contexts.Contexts
+	channels  *channels.Channels
 	apps      atomic.Uint64
 	links     chan struct{} // a link's state has changed
 	ctx       context.Context
@@ -75,6 +77,7 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 		Realm: id.realm, Self: id.node, Boot: id.boot, Directory: r.directory, Control: r.control, Data: r.data, Logger: r.log,
 	})
 	r.contexts = contexts.New(contexts.Config{Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, CompactAt: cfg.CompactAt})
+	r.channels = channels.New(channels.Config{Self: id.node, Directory: r.directory, Contexts: r.contexts, Hidden: cfg.Hidden, Logger: r.log})
 	r.topics = topics.New(topics.Config{Realm: id.realm, Self: id.node, Data: r.data, Logger: r.log, Identity: r.identityOf})
 	dirCtx, leave := context.WithCancel(context.Background())
 	left := make(chan struct{})
@@ -127,11 +130,13 @@ func (r *Realm) supervise(leave context.CancelFunc, left <-chan struct{}) {
 			seen, online = connects, true
 			r.directory.Connected(true)
 			r.contexts.Connected(true)
+			r.channels.Connected(true)
 		case !up && online:
 			online = false
 			r.setSynced(false, nil)
 			r.directory.Connected(false)
 			r.contexts.Connected(false)
+			r.channels.Connected(false)
 			r.topics.Connected(false, reasonOf(c, d))
 		}
 		r.update()
@@ -275,6 +280,7 @@ func hopeless(err error) bool {
 func (r *Realm) stop() {
 	r.interop.Close() // leaves the ask group first, then ends apps and handlers
 	r.topics.Close()
+	r.channels.Close()
 	r.contexts.Close()
 	r.end() // the directory says good-bye
 	r.wg.Wait()

@@ -158,7 +158,9 @@
 // First tokens: weft, _R, and what NATS keeps for itself ($..., _INBOX).
 // After weft.<realm>: call, ask, ctl, data, push, topic and kv; further words
 // may be added, and clients ignore what they do not know. Contexts named
-// ___channel___<Name> are channels. Buckets named weft_... belong to Weft.
+// ___channel___<Name> are channels. The context without a name is none: keys
+// below it are marks that nodes leave each other (=.channels: the default
+// channels were made). Buckets named weft_... belong to Weft.
 //
 // # Errors
 //

@@ -129,11 +129,11 @@
 //	                                            verifies it
 //	Weft-Op           context write             operation id, from the writing node; the Nats-Msg-Id
 //	                                            is this id, a dot and the key
-//	Weft-By           context write             <app>@<node> of the writer, from the node; without
-//	                                            app where a node writes by itself
+//	Weft-By           context write             <app>@<node> of the writer, from the node; @<node>
+//	                                            where a node writes by itself
 //	Weft-As-Of        context write             sequence at which the value takes its place, decimal
-//	Weft-Compact      context write             on a marker: readers skip it; on a put of the root:
-//	                                            the revision that it holds, decimal
+//	Weft-Compact      context write             on a marker: its key has no write any more; on a put
+//	                                            of the root: the revision that it holds; decimal
 //	Weft-Error-Code   reply                     a code of the list below, from the server's node
 //	Weft-Error        reply                     a sentence for people, at most 4 KiB
 //	Content-Type      call, ask, reply, topic,  form of the body, from the sender
@@ -288,12 +288,13 @@
 //	lease.<node>  the node's lease
 //
 // A document is a map {v: 1, node, boot, machine, host, user, version, hidden?,
-// clockOffset, apps: [{identity, manifests?: [hash]}]}. node equals the key; boot is
+// clockOffset, apps: [{identity, manifests?: [hash], channels?: [name]}]}. node equals the key; boot is
 // 1 to 32 of [a-z0-9], new for each start; clockOffset is the wall clock minus
 // the server's in ms. identity is {application, applicationName?, instance?, pid?,
 // windowId?, environment?, region?, service?, api?, user, machine, node, app}; app
 // is the app's id, "<boot>-<number>" with the document's boot; readers take user,
-// machine and node from the document. A method is {name, accepts?, returns?,
+// machine and node from the document. channels are the channels that the app has
+// joined, at most 64, each once: name stands for the context ___channel___<name>. A method is {name, accepts?, returns?,
 // displayName?, description?, objectTypes?, version?, streaming?, flags?}; a stream is
 // one with streaming true. hash is the first 26 characters of the lower-case
 // base32 of the SHA-256 of the manifest's bytes; a manifest is put with Nats-TTL

@@ -17,6 +17,8 @@ const (
 	MaxApps = 512
 	// MaxMethods is how many methods and streams an app offers.
 	MaxMethods = 1000
+	// MaxChannels is how many channels an app has joined at a time.
+	MaxChannels = 64
 	// MaxSubscriptions is how many stream and topic subscriptions an app has.
 	MaxSubscriptions = 2000
 	// MaxPendingCalls is how many calls of an app may be in flight, and how

@@ -119,6 +119,8 @@ type AppDoc struct {
 	Identity Identity `msgpack:"identity"`
 	// Manifests are the hashes of the manifests with the app's methods.
 	Manifests []string `msgpack:"manifests,omitempty"`
+	// Channels are the names of the channels that the app has joined.
+	Channels []string `msgpack:"channels,omitempty"`
 }
 
 // NodeDoc is a node's document in the directory: who is on it and what they

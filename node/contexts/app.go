@@ -145,8 +145,10 @@ func (a *App) Create(ctx context.Context, name string, object any) (created bool
 		return false, 0, err
 	}
 	o := &op{task: create, edits: []kv.Edit{{Value: v, By: a.by.String()}}, meta: meta, by: a.by, bytes: v.Size()}
-	err = a.c.do(ctx, name, o, nil)
-	return o.made && err == nil, o.revision, err
+	if err := a.c.do(ctx, name, o, nil); err != nil {
+		return false, 0, err // the operation may not have ended
+	}
+	return o.made, o.revision, nil
 }
 
 // Destroy ends a context: its object is gone for everybody. A context that does
@@ -174,8 +176,10 @@ func (a *App) write(ctx context.Context, name string, o *op, opts []Option) (uin
 			}
 		}
 	}
-	err := a.c.do(ctx, name, o, opts)
-	return o.revision, err
+	if err := a.c.do(ctx, name, o, opts); err != nil {
+		return 0, err // the operation may not have ended
+	}
+	return o.revision, nil
 }
 
 func checkCount(name string, paths int) error {

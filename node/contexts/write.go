@@ -377,7 +377,12 @@ func (s *shared) snapshotUpTo(until time.Time) (*kv.Tree, uint64, error) {
 	defer cancel()
 	for {
 		snap, err := s.c.bucket.Snapshot(ctx, subjects.ContextKeys(s.token))
-		if err != nil {
+		switch {
+		case err == nil:
+		case isPassing(err) && time.Now().Before(until):
+			s.sleep(retryPause)
+			continue
+		default:
 			return nil, 0, err
 		}
 		t := kv.NewTree(s.token)
@@ -392,6 +397,12 @@ func (s *shared) snapshotUpTo(until time.Time) (*kv.Tree, uint64, error) {
 		}
 		s.sleep(retryPause) // so many keys that they are not of one moment
 	}
+}
+
+// isPassing says whether a read that failed is worth another attempt: an answer
+// was lost, or the stream has no leader.
+func isPassing(err error) bool {
+	return errors.Is(err, wire.ErrTimeout) || errors.Is(err, wire.ErrUnavailable) && !isUnusable(err)
 }
 
 // planFresh plans a flight of one operation on a snapshot.
@@ -418,10 +429,10 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 	case o.task == destroy:
 		return t.Destruction(o.by.String()), nil
 	case o.task == create:
-		if t.Exists() {
+		o.made = !t.Exists() // also after a conflict
+		if !o.made {
 			return nil, nil
 		}
-		o.made = true
 		writes, err = t.Create(o.edits[0], o.meta)
 	case o.ifRevision != nil:
 		writes, err = t.Rewrite(o.edits)
@@ -522,7 +533,8 @@ func (s *shared) confirm(f *flight, first uint64) uint64 {
 }
 
 // verify finds out whether a conditional write shows: something may have slipped
-// in between its plan and its commit, and is then on top of it.
+// in between its plan and its commit, and is then on top of it. It is refused only
+// if nothing of it shows: what somebody may have read cannot be refused any more.
 func (s *shared) verify(f *flight, last uint64) error {
 	ctx, cancel := context.WithTimeout(s.c.ctx, wire.WriteTimeout)
 	defer cancel()
@@ -536,14 +548,14 @@ func (s *shared) verify(f *flight, last uint64) error {
 		if later {
 			shows, err = s.showed(ctx, f, t.Above(e.Path), first)
 		}
-		if !shows && err == nil {
-			return errFinal{s.changed(*f.ops[0].ifRevision, t)}
+		if shows && err == nil {
+			return nil
 		}
 	}
 	if err != nil {
 		return errFinal{wire.Errorf(wire.Timeout, "context %q: the write was made and may be hidden by a newer one (%w)", s.name, err)}
 	}
-	return nil
+	return errFinal{s.changed(*f.ops[0].ifRevision, t)}
 }
 
 // showed says whether nothing was written at the keys after the flight's plan and

@@ -202,6 +202,35 @@ func (d *Directory) SetMethods(id subjects.App, methods []*wire.Method) error {
 	if len(methods) > wire.MaxMethods {
 		return wire.Errorf(wire.Limit, "methods of app %s: %d, the limit is %d", id, len(methods), wire.MaxMethods)
 	}
+	return d.setApp(id, func(a *App) { a.Methods = slices.Clone(methods) })
+}
+
+// SetChannels replaces the channels that a local app has joined.
+func (d *Directory) SetChannels(id subjects.App, channels []string) error {
+	if err := checkChannels(id, channels); err != nil {
+		return err
+	}
+	return d.setApp(id, func(a *App) { a.Channels = slices.Clone(channels) })
+}
+
+// checkChannels is for writer and reader.
+func checkChannels(id subjects.App, channels []string) error {
+	if len(channels) > wire.MaxChannels {
+		return wire.Errorf(wire.Limit, "channels of app %s: %d, the limit is %d", id, len(channels), wire.MaxChannels)
+	}
+	for i, name := range channels {
+		if _, err := subjects.Encode(name); err != nil || name == "" {
+			return wire.Errorf(wire.BadName, "app %s on channel %q, which cannot be", id, name)
+		}
+		if slices.Contains(channels[:i], name) {
+			return wire.Errorf(wire.BadPayload, "app %s twice on channel %q", id, name)
+		}
+	}
+	return nil
+}
+
+// setApp changes one local app.
+func (d *Directory) setApp(id subjects.App, change func(*App)) error {
 	return d.setLocal(func(apps []*App) ([]*App, error) {
 		apps = slices.Clone(apps)
 		i := slices.IndexFunc(apps, func(a *App) bool { return a.ID == id })
@@ -209,7 +238,7 @@ func (d *Directory) SetMethods(id subjects.App, methods []*wire.Method) error {
 			return nil, wire.Errorf(wire.TargetGone, "app %s has left", id)
 		}
 		a := *apps[i]
-		a.Methods = slices.Clone(methods)
+		change(&a)
 		apps[i] = &a
 		return apps, nil
 	})

@@ -1,5 +1,5 @@
-// Package directory knows who is here: the nodes of a realm, their apps, and
-// the methods and streams that each app offers.
+// Package directory knows who is here: the nodes of a realm, their apps, the
+// methods and streams that each app offers, and the channels that it has joined.
 //
 // Each node writes one document, n.<node> in the directory bucket, and renews
 // a lease every 3 s. The lease is a dead man's switch in the server: unless it
@@ -39,7 +39,9 @@
 // [Directory.View] is an immutable picture. [Directory.Watch] derives events
 // from the difference between two pictures, first of all everything that is
 // there, so that a slow watcher costs nothing, misses nothing that lasts, and
-// sees a state that came and went while it was busy not at all.
+// sees a state that came and went while it was busy not at all. Who joins or
+// leaves a channel changes the picture and makes no event here; package channels
+// has those.
 //
 // Local apps are in the view at once, whether NATS is there or not.
 //

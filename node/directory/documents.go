@@ -153,6 +153,9 @@ func (d *Directory) parse(id subjects.Node, data []byte) (*wire.NodeDoc, error) 
 		case len(doc.Apps[i].Manifests) > maxManifests:
 			return nil, wire.Errorf(wire.Limit, "manifests of app %s: %d, the limit is %d", app, len(doc.Apps[i].Manifests), maxManifests)
 		}
+		if err := checkChannels(app, doc.Apps[i].Channels); err != nil {
+			return nil, err
+		}
 		seen[app] = true
 		a.Node, a.User, a.Machine = doc.Node, doc.User, doc.Machine
 	}
@@ -185,7 +188,7 @@ func (d *Directory) show(id subjects.Node, p *peer) {
 }
 
 func (d *Directory) app(id subjects.Node, doc *wire.NodeDoc, ad *wire.AppDoc) *App {
-	a := &App{ID: subjects.App(ad.Identity.App), Identity: ad.Identity, Node: id, SameMachine: doc.Machine == d.cfg.Machine}
+	a := &App{ID: subjects.App(ad.Identity.App), Identity: ad.Identity, Node: id, SameMachine: doc.Machine == d.cfg.Machine, Channels: ad.Channels}
 	for _, hash := range ad.Manifests {
 		m := d.manifests[hash]
 		if m == nil {
@@ -200,7 +203,7 @@ func (d *Directory) app(id subjects.Node, doc *wire.NodeDoc, ad *wire.AppDoc) *A
 }
 
 func sameApp(a, b *App) bool {
-	return a.Identity == b.Identity && a.SameMachine == b.SameMachine && slices.Equal(a.Methods, b.Methods)
+	return a.Identity == b.Identity && a.SameMachine == b.SameMachine && slices.Equal(a.Methods, b.Methods) && slices.Equal(a.Channels, b.Channels)
 }
 
 // fetch reads a manifest once, from the bucket or else from its node, and then

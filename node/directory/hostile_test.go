@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,10 @@ func TestHostileDocuments(t *testing.T) {
 			return doc
 		}
 		many := make([]string, 17)
+		var channels []string
+		for i := range wire.MaxChannels + 1 {
+			channels = append(channels, fmt.Sprint("channel", i))
+		}
 		for name, doc := range map[string]any{
 			"no msgpack":     []byte("nonsense"),
 			"empty":          []byte{},
@@ -42,6 +47,10 @@ func TestHostileDocuments(t *testing.T) {
 			"app twice":      rogue(func(d *wire.NodeDoc) { d.Apps = append(d.Apps, d.Apps[0]) }),
 			"too many apps":  document("rogue", "bootr", wire.MaxApps+1),
 			"many manifests": rogue(func(d *wire.NodeDoc) { d.Apps[0].Manifests = many }),
+			"many channels":  rogue(func(d *wire.NodeDoc) { d.Apps[0].Channels = channels }),
+			"long channel":   rogue(func(d *wire.NodeDoc) { d.Apps[0].Channels = []string{strings.Repeat("x", 256)} }),
+			"no channel":     rogue(func(d *wire.NodeDoc) { d.Apps[0].Channels = []string{""} }),
+			"channel twice":  rogue(func(d *wire.NodeDoc) { d.Apps[0].Channels = []string{"Red", "Red"} }),
 		} {
 			was := a.Rogue()
 			c.put(subjects.NodeKey("rogue"), doc)
@@ -155,8 +164,24 @@ func TestLimits(t *testing.T) {
 		if err := a.SetMethods("gone-1", nil); !errors.Is(err, wire.ErrTargetGone) {
 			t.Errorf("got %v", err)
 		}
+		channels := make([]string, wire.MaxChannels+1)
+		for i := range channels {
+			channels[i] = fmt.Sprint("channel", i)
+		}
+		if err := a.SetChannels(id, channels); !errors.Is(err, wire.ErrLimit) {
+			t.Errorf("channels: %v", err)
+		}
+		if err := a.SetChannels(id, []string{strings.Repeat("x", 256)}); !errors.Is(err, wire.ErrBadName) {
+			t.Errorf("channels: %v", err)
+		}
+		if err := a.SetChannels(id, channels[1:]); err != nil {
+			t.Error(err)
+		}
+		if err := a.SetChannels("gone-1", nil); !errors.Is(err, wire.ErrTargetGone) {
+			t.Errorf("got %v", err)
+		}
 		time.Sleep(2 * time.Second)
-		if n := b.View().Nodes["a"]; n == nil || len(n.Apps) != wire.MaxApps || len(n.Apps[0].Methods) != wire.MaxMethods {
+		if n := b.View().Nodes["a"]; n == nil || len(n.Apps) != wire.MaxApps || len(n.Apps[0].Methods) != wire.MaxMethods || !slices.Equal(n.Apps[0].Channels, channels[1:]) {
 			t.Errorf("b sees %+v", n)
 		}
 	})

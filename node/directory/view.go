@@ -42,6 +42,8 @@ type App struct {
 	SameMachine bool
 	Local       bool
 	Methods     []*wire.Method
+	// Channels are the names of the channels that the app has joined.
+	Channels []string
 }
 
 // Method returns the app's definition of a method or stream.

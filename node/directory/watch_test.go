@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -74,6 +75,46 @@ func TestEventsFoldToTheView(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestChannelsMakeNoEvents: they are in the view of every node, and only there.
+func TestChannelsMakeNoEvents(t *testing.T) {
+	inFabric(t, func(t *testing.T, fb *fabric) {
+		a, b := fb.join("a"), fb.join("b")
+		id := b.app("x", "A", "B")
+		a.sees(time.Second, "a", "b", "b/x", "b/x/A", "b/x/B")
+		a.seen()
+		b.seen()
+		on := func(channels ...string) {
+			t.Helper()
+			if err := b.SetChannels(id, channels); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Settle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			for _, m := range []*member{a, b} {
+				if app, ok := m.App(id); !ok || !slices.Equal(app.Channels, channels) || len(app.Methods) != 2 || len(m.Servers("a")) != 1 {
+					t.Errorf("node %s has %+v, want %q", m.id, app, channels)
+				}
+				if events := m.seen(); len(events) > 0 {
+					t.Errorf("node %s: %q", m.id, events)
+				}
+			}
+		}
+		on("Red")
+		on("Blue", "Dark Yellow")
+		b.cable.pull()
+		time.Sleep(3 * time.Second)
+		b.cable.plug()
+		time.Sleep(10 * time.Second)
+		on("Blue", "Dark Yellow")
+		on()
+		if late := fb.join("late"); late.View().Nodes["b"] == nil {
+			t.Error("b is not there")
+		}
+	})
 }
 
 func names(rnd *rand.Rand) (methods []string) {

@@ -80,7 +80,8 @@
 // below a sequence that was seen before, the server that answered lags, and should
 // be asked again; if it stays so, the bucket was made anew: forget everything. A
 // client that must not miss anything reads again every 10 s, with "seq" (the last
-// Nats-UpTo-Sequence + 1) to get only what is newer.
+// Nats-UpTo-Sequence + 1) to get only what is newer; 204 then says that there is
+// nothing newer, and No Results that there are no keys any more.
 //
 // To write a property: publish a JSON value to $KV.weft_desk_ctx.client.limit with
 // a reply subject, or `nats kv put weft_desk_ctx client.limit 7`. The answer is

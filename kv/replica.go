@@ -382,6 +382,12 @@ func (r *Replica) apply(entries []Entry, republished bool) (applied uint64) {
 	return uint64(len(news))
 }
 
+func (r *Replica) empty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.seqs)+len(r.purged) == 0
+}
+
 // check reads what was written since the last time: what was lost on its way is
 // among it. It says whether a snapshot is needed.
 func (r *Replica) check(ctx context.Context) (refresh bool) {
@@ -395,6 +401,9 @@ func (r *Replica) check(ctx context.Context) (refresh bool) {
 	if err != nil {
 		r.failed(ctx, err)
 		return !errors.Is(err, wire.ErrOffline)
+	}
+	if s.UpTo == nothing && r.empty() {
+		return false
 	}
 	if missing != "" {
 		r.log.DebugContext(ctx, "reading again", slog.String("filter", string(r.filter)), slog.String("why", missing))

@@ -20,13 +20,13 @@ import (
 var client = subjects.MustEncode("client")
 
 // contexts is a provisioned realm's context bucket.
-func contexts(t testing.TB) (*hub, *kv.Bucket) {
+func contexts(t testing.TB) *kv.Bucket {
 	t.Helper()
 	h := start(t, server.Options{JetStream: true, MaxPayload: 8 << 20})
 	if err := kv.Provision(within(t, time.Minute), h.conn(t), realm, 1); err != nil {
 		t.Fatal(err)
 	}
-	return h, kv.Contexts(h.link(t), realm)
+	return kv.Contexts(h.link(t), realm)
 }
 
 func canonical(t testing.TB, v *kv.Value) string {
@@ -71,7 +71,7 @@ func TestReplicaConverges(t *testing.T) {
 		program := rapid.SliceOfN(rapid.IntRange(0, 1<<16), 10, 150).Draw(rt, "program")
 		failure := ""
 		bubble(t, func(t *testing.T) {
-			_, b := contexts(t)
+			b := contexts(t)
 			s := newStory(t, b, program)
 			for len(s.program) > 0 && !t.Failed() {
 				s.step()
@@ -231,7 +231,7 @@ func (s *story) end() string {
 // lost on its way is found.
 func TestReplicaFollows(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		_, b := contexts(t)
+		b := contexts(t)
 		var updates []kv.Update
 		r := b.Replicate(subjects.ContextKeys(client), true, nil, func(u kv.Update) { updates = append(updates, u) })
 		defer r.Close()
@@ -281,7 +281,7 @@ func TestReplicaFollows(t *testing.T) {
 
 func TestCommitConditions(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		_, b := contexts(t)
+		b := contexts(t)
 		a, _ := subjects.ContextPath(client, []string{"a"})
 		c, _ := subjects.ContextPath(client, []string{"c"})
 		none, one := uint64(0), uint64(1)

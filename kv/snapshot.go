@@ -131,7 +131,7 @@ func (b *Bucket) since(ctx context.Context, filter subjects.Key, after uint64) (
 	case err != nil:
 		return s, "", err
 	case s.UpTo == nothing:
-		s.UpTo = after
+		return s, "no key at all", nil
 	case s.UpTo < after:
 		return s, behind(s.UpTo, after), nil
 	}
@@ -162,6 +162,9 @@ type multiLastRequest struct {
 
 // nothing is the sequence up to which a replica read that found nothing.
 const nothing = ^uint64(0)
+
+// noResults is what the server says when no key matches at all.
+const noResults = "No Results"
 
 // errTooMany is the server's refusal of a filter that matches too many keys.
 var errTooMany = errors.New("too many keys")
@@ -198,6 +201,9 @@ func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key
 			pending, _ = strconv.ParseUint(m.Header.Get(hdrNumPending), 10, 64)
 			return true, nil
 		case "404":
+			if d := m.Header.Get("Description"); d != noResults {
+				return true, wire.Errorf(wire.Unavailable, "direct get: %s", d) // it cannot read what it has
+			}
 			// Nothing matches on this replica: complete only if the leader
 			// has nothing either, which the caller's key count decides.
 			upTo, pending = nothing, 0

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weft-fabric/weft/node"
+	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/wire"
 )
 
@@ -29,18 +30,19 @@ func set(t *testing.T, a *node.App, name string, v object) uint64 {
 	return rev
 }
 
-func update(t *testing.T, a *node.App, name string, v object) uint64 {
+// update and watch are about context x.
+func update(t *testing.T, a *node.App, v object) uint64 {
 	t.Helper()
-	rev, err := a.Contexts().Update(t.Context(), name, v)
+	rev, err := a.Contexts().Update(t.Context(), "x", v)
 	if err != nil {
-		t.Fatalf("update %s: %v", name, err)
+		t.Fatalf("update: %v", err)
 	}
 	return rev
 }
 
-func watch(t *testing.T, a *node.App, name string) *node.ContextWatch {
+func watch(t *testing.T, a *node.App) *node.ContextWatch {
 	t.Helper()
-	w, err := a.Contexts().Watch(t.Context(), name)
+	w, err := a.Contexts().Watch(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +103,7 @@ func TestContextOffline(t *testing.T) {
 		ann, bob := join(t, a, "ann"), join(t, b, "bob")
 		set(t, ann, "x", object{"a": 1})
 		wantContext(t, `{"a":1}`, "x", bob)
-		w := watch(t, bob, "x")
+		w := watch(t, bob)
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
 		h.line("b").Cut()
@@ -118,14 +120,14 @@ func TestContextOffline(t *testing.T) {
 		_, err = bob.Contexts().Get(t.Context(), "y")
 		wantCode(t, err, wire.Offline)
 		wantSeen(t, w) // what was refused was not shown
-		update(t, ann, "x", object{"a": 2})
+		update(t, ann, object{"a": 2})
 		h.line("b").Heal()
 		eventually(t, 20*time.Second, "bob is back", func() bool {
 			s, err := bob.Contexts().Get(t.Context(), "x")
 			return err == nil && s.Since.IsZero()
 		})
 		wantSeen(t, w, "changed a=2")
-		update(t, bob, "x", object{"a": 3})
+		update(t, bob, object{"a": 3})
 		wantContext(t, `{"a":3}`, "x", ann, bob)
 	})
 }
@@ -145,9 +147,9 @@ func TestContextAckLost(t *testing.T) {
 					h.line("a").Drop(func(subject string) bool {
 						return time.Now().Before(until) && (strings.HasPrefix(subject, "_R.") || !republished && strings.HasPrefix(subject, "weft.desk.kv.ctx."))
 					})
-					w := watch(t, bob, "x")
+					w := watch(t, bob)
 					wantSeen(t, w, "snapshot")
-					rev := update(t, ann, "x", v)
+					rev := update(t, ann, v)
 					if n := len(seen(t, w)); n != 1 && n != 0 {
 						t.Errorf("bob saw %d changes", n)
 					}
@@ -175,7 +177,7 @@ func TestContextRepublishLost(t *testing.T) {
 		defer b.Stop()
 		ann, bob := join(t, a, "ann"), join(t, b, "bob")
 		set(t, ann, "x", object{"a": 1})
-		w := watch(t, bob, "x")
+		w := watch(t, bob)
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
 		time.Sleep(time.Minute)
@@ -187,13 +189,13 @@ func TestContextRepublishLost(t *testing.T) {
 			}
 			return false
 		})
-		update(t, ann, "x", object{"b": 1})
+		update(t, ann, object{"b": 1})
 		wantSeen(t, w)
 		time.Sleep(12 * time.Second)
 		wantSeen(t, w, "changed b=1")
 
 		// The last part of a batch: the others wait for it, and then all come.
-		update(t, ann, "x", object{"c": 1, "d": 1, "e": 1})
+		update(t, ann, object{"c": 1, "d": 1, "e": 1})
 		wantSeen(t, w, "changed c=1 d=1 e=1")
 		skip := 2
 		h.line("b").Drop(func(subject string) bool {
@@ -203,7 +205,7 @@ func TestContextRepublishLost(t *testing.T) {
 			}
 			return false
 		})
-		update(t, ann, "x", object{"c": 2, "d": 2, "e": 2})
+		update(t, ann, object{"c": 2, "d": 2, "e": 2})
 		wantSeen(t, w)
 		time.Sleep(3 * time.Second)
 		wantSeen(t, w, "changed c=2 d=2 e=2")
@@ -216,8 +218,8 @@ func TestContextRepublishLost(t *testing.T) {
 			}
 			return false
 		})
-		update(t, ann, "x", object{"f": 1})
-		update(t, ann, "x", object{"f": 2})
+		update(t, ann, object{"f": 1})
+		update(t, ann, object{"f": 2})
 		wantSeen(t, w, "changed f=2")
 		if n := b.Stats().Contexts; n.Gaps < 2 || n.Caught == 0 {
 			t.Errorf("stats %+v", n)
@@ -234,7 +236,7 @@ func TestContextLocalFirst(t *testing.T) {
 		defer b.Stop()
 		ann, amy, bob := join(t, a, "ann"), join(t, a, "amy"), join(t, b, "bob")
 		set(t, ann, "x", object{"a": 1, "b": 1})
-		near, far := watch(t, amy, "x"), watch(t, bob, "x")
+		near, far := watch(t, amy), watch(t, bob)
 		defer near.Close()
 		defer far.Close()
 		wantSeen(t, near, "snapshot")
@@ -251,7 +253,7 @@ func TestContextLocalFirst(t *testing.T) {
 			t.Errorf("got %+v, %v", s, err)
 		}
 		// Bob is first in the order of the stream; ann is on top of him.
-		update(t, bob, "x", object{"a": 5, "b": 5})
+		update(t, bob, object{"a": 5, "b": 5})
 		wantSeen(t, far, "changed a=5 b=5")
 		wantSeen(t, near)
 		resume()
@@ -272,7 +274,7 @@ func TestContextCoalesces(t *testing.T) {
 		defer b.Stop()
 		ann, bob := join(t, a, "ann"), join(t, b, "bob")
 		set(t, ann, "x", object{})
-		far := watch(t, bob, "x")
+		far := watch(t, bob)
 		defer far.Close()
 		wantSeen(t, far, "snapshot")
 		resume := h.line("a").Stall()
@@ -327,7 +329,7 @@ func TestContextRefused(t *testing.T) {
 		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
-		w := watch(t, amy, "x")
+		w := watch(t, amy)
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
 		_, err = ann.Contexts().Update(t.Context(), "x", object{"b": strings.Repeat("x", 8000)})
@@ -437,11 +439,11 @@ func TestContextSlowWatch(t *testing.T) {
 		defer b.Stop()
 		ann, bob := join(t, a, "ann"), join(t, b, "bob")
 		set(t, ann, "x", object{})
-		w := watch(t, bob, "x")
+		w := watch(t, bob)
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
 		for i := range 3*wire.WatchStates + 10 {
-			update(t, ann, "x", object{"n": i})
+			update(t, ann, object{"n": i})
 		}
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -524,7 +526,7 @@ func TestContextCompaction(t *testing.T) {
 		defer b.Stop()
 		ann, bob := join(t, a, "ann"), join(t, b, "bob")
 		set(t, ann, "x", object{"o": object{"z": 1}})
-		w := watch(t, bob, "x")
+		w := watch(t, bob)
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
 		for i := range 300 {
@@ -553,7 +555,7 @@ func TestContextCompaction(t *testing.T) {
 			t.Errorf("revision %d, want %d (%v)", s.Revision, rev, err)
 		}
 		time.Sleep(20 * time.Minute) // the markers expire
-		update(t, bob, "x", object{"p": 1})
+		update(t, bob, object{"p": 1})
 		d := fb.node("d")
 		defer d.Stop()
 		want = canonical(t, bob, "x")
@@ -569,7 +571,7 @@ func TestContextSurvives(t *testing.T) {
 		defer b.Stop()
 		ann, bob := join(t, a, "ann"), join(t, b, "bob")
 		set(t, ann, "x", object{"a": 1})
-		update(t, bob, "x", object{"b": 2})
+		update(t, bob, object{"b": 2})
 		a.Stop()
 		h.down()
 		time.Sleep(time.Second)
@@ -582,10 +584,10 @@ func TestContextSurvives(t *testing.T) {
 			s, err := bob.Contexts().Get(t.Context(), "x")
 			return err == nil && s.Since.IsZero() && b.State().Online
 		})
-		update(t, bob, "x", object{"c": 3})
+		update(t, bob, object{"c": 3})
 		wantContext(t, `{"a":1,"b":2,"c":3}`, "x", ann, bob)
 
-		w := watch(t, bob, "x")
+		w := watch(t, bob)
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
 		h.down()
@@ -616,6 +618,32 @@ func TestContextSurvives(t *testing.T) {
 	})
 }
 
+// TestContextBucketAnew: somebody deletes the bucket under connected nodes.
+func TestContextBucketAnew(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a := h.node("a")
+		defer a.Stop()
+		ann := join(t, a, "ann")
+		set(t, ann, "x", object{"a": 1})
+		nc := h.client()
+		defer nc.Close()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // streams are told apart by when they were made
+		if err := js.DeleteStream(t.Context(), "KV_weft_desk_ctx"); err != nil {
+			t.Fatal(err)
+		}
+		if err := provision(t.Context(), nc); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 15*time.Second, "what is gone is gone", func() bool { return canonical(t, ann, "x") == "" })
+		set(t, ann, "x", object{"b": 1})
+		wantContext(t, `{"b":1}`, "x", ann)
+	})
+}
+
 // TestContextForeignWriters: whoever can write to the bucket is one more writer.
 func TestContextForeignWriters(t *testing.T) {
 	inFabric(t, func(t *testing.T, fb *fabric) {
@@ -632,7 +660,7 @@ func TestContextForeignWriters(t *testing.T) {
 				t.Fatalf("put %s: %s, %v", key, m.Data, err)
 			}
 		}
-		w := watch(t, bob, "x")
+		w := watch(t, bob)
 		defer w.Close()
 		put("x./", `{"a":1,"o":{"p":1}}`, nil)
 		wantContext(t, `{"a":1,"o":{"p":1}}`, "x", ann, bob)
@@ -722,4 +750,42 @@ func (h *hub) client() *nats.Conn {
 		h.t.Fatal(err)
 	}
 	return nc
+}
+
+// TestContextDestroyBusy: a context ends however many write to it.
+func TestContextDestroyBusy(t *testing.T) {
+	inFabric(t, func(t *testing.T, fb *fabric) {
+		a := fb.node("a")
+		defer a.Stop()
+		ann := join(t, a, "ann")
+		set(t, ann, "x", object{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for i := range 4 {
+			n := fb.node(fmt.Sprint("n", i))
+			defer n.Stop()
+			w := join(t, n, "writer").Contexts()
+			wg.Go(func() {
+				for j := 0; ctx.Err() == nil; j++ {
+					_, err := w.SetPath(ctx, "x", []string{fmt.Sprint("k", i, j%5)}, j, contexts.MustExist())
+					if c := wire.CodeOf(err); err != nil && c != wire.BadName && c != wire.Canceled && c != wire.Timeout {
+						t.Error(err)
+						return
+					}
+					time.Sleep(time.Millisecond) // fake time goes on only when everybody waits
+				}
+			})
+		}
+		for range 10 {
+			if err := ann.Contexts().Destroy(t.Context(), "x"); err != nil {
+				t.Error(err)
+			}
+			if s, err := ann.Contexts().Get(t.Context(), "x"); err != nil || s.Exists {
+				t.Errorf("it is still there: %+v, %v", s, err)
+			}
+			set(t, ann, "x", object{})
+		}
+		cancel()
+		wg.Wait()
+	})
 }

@@ -39,7 +39,7 @@ func TestContextConditionalInPart(t *testing.T) {
 				ann, bob := join(t, a, "ann"), join(t, b, "bob")
 				rev := set(t, ann, "x", object{"a": 1, "b": 1})
 				wantContext(t, `{"a":1,"b":1}`, "x", ann, bob)
-				h.line("a").before(n, func() { update(t, bob, "x", object{"a": 9}) })
+				h.line("a").before(n, func() { update(t, bob, object{"a": 9}) })
 				_, err := ann.Contexts().Update(t.Context(), "x", object{"a": 2, "b": 2}, node.IfRevision(rev))
 				h.line("a").Drop(nil)
 				synctest.Wait()

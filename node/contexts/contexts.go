@@ -44,7 +44,6 @@ type Contexts struct {
 	ctx    context.Context
 	end    context.CancelFunc
 	wg     sync.WaitGroup
-	ops    atomic.Uint64
 	stats  counters
 
 	mu     sync.Mutex

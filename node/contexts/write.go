@@ -85,6 +85,8 @@ func (o *op) show(v *kv.Value) *kv.Value {
 		return nil
 	case o.task == create && v != nil:
 		return v
+	case v == nil && o.mustExist:
+		return nil
 	case v == nil && len(o.edits[0].Path) > 0:
 		v = kv.Object()
 	}
@@ -280,7 +282,7 @@ func (s *shared) send() {
 		var revision uint64
 		var err error
 		if fresh {
-			err = s.planFresh(f)
+			err = s.planFresh(f, try > 0)
 		}
 		switch {
 		case err != nil:
@@ -339,7 +341,7 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 		if o.alone() || missing && o.mustExist || len(edits)+len(o.edits) > mergePaths || bytes+o.bytes > mergeBytes {
 			break
 		}
-		edits, bytes = append(edits[:len(edits):len(edits)], o.edits...), bytes+o.bytes
+		edits, bytes = append(slices.Clip(edits), o.edits...), bytes+o.bytes
 		f.ops = append(f.ops, o)
 	}
 	var err error
@@ -406,12 +408,20 @@ func isPassing(err error) bool {
 }
 
 // planFresh plans a flight of one operation on a snapshot.
-func (s *shared) planFresh(f *flight) error {
+func (s *shared) planFresh(f *flight, again bool) error {
 	t, upTo, err := s.snapshotUpTo(f.ops[0].until)
 	if err != nil {
 		return err
 	}
 	writes, err := s.plan(f.ops[0], t)
+	if o := f.ops[0]; again && o.task == destroy && o.ifRevision == nil {
+		// Others go on writing below the root. What they write does not show
+		// without it; a compaction takes it away.
+		writes = slices.DeleteFunc(writes, func(w kv.Write) bool {
+			k, _ := w.Key.Context()
+			return len(k.Path) > 0
+		})
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.writes, f.planned = writes, upTo
@@ -583,8 +593,7 @@ func (s *shared) land(f *flight) {
 
 // finish settles a flight and tells its operations; false when nothing waits.
 func (s *shared) finish(f *flight, revision uint64, err error) bool {
-	var final errFinal
-	if errors.As(err, &final) {
+	if final, ok := errors.AsType[errFinal](err); ok {
 		err = final.error
 	}
 	s.mu.Lock()

@@ -53,7 +53,18 @@ export class Fabric {
 
   /** spawn starts a command that goes on; line waits for a line of its output. */
   spawn(...args) {
-    const child = spawn(this.binary, args, { env: this.env, detached: true });
+    return this.#spawn(this.binary, args, this.env);
+  }
+
+  /** peer starts the Go program in the folder peer. */
+  peer(...args) {
+    const binary = join(this.dir, "peer");
+    execFileSync("go", ["build", "-o", binary, "./test/clients/peer"], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
+    return this.#spawn(binary, args, { ...this.env, ...this.access });
+  }
+
+  #spawn(binary, args, env) {
+    const child = spawn(binary, args, { env, detached: true });
     const waiting = new Set();
     let lines = [];
     let partial = { stdout: "", stderr: "" };

@@ -1,12 +1,13 @@
-// The test vectors of package wire, read with @msgpack/msgpack: what the Go
-// side writes a JavaScript client reads, and the reverse.
+// The test vectors of packages wire and kv, read with @msgpack/msgpack: what the
+// Go side writes a JavaScript client reads, and the reverse.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import * as msgpack from "@msgpack/msgpack";
-import { WeftError, check, decode, encode, nameOf, parseStream, token } from "./wire.mjs";
+import { Fold, canonical, keyOf, parseKey } from "./context.mjs";
+import { WeftError, check, decode, encode, nameOf, parseJSON, parseStream, token } from "./wire.mjs";
 
-const vectors = (name) => JSON.parse(readFileSync(new URL(`../../wire/testdata/${name}`, import.meta.url)));
+const vectors = (folder, name) => JSON.parse(readFileSync(new URL(`../../${folder}/testdata/${name}`, import.meta.url)));
 const bytesOf = (hex) => new Uint8Array(Buffer.from(hex, "hex"));
 
 // plain is a decoded value as its JSON form, with numbers that compare exactly.
@@ -25,28 +26,18 @@ function rfc3339({ sec, nsec }) {
   return new Date(sec * 1000).toISOString().replace(/\.\d+Z$/, `${fraction}Z`);
 }
 
-// exactJSON parses JSON and keeps integers of 64 bits exact.
-function exactJSON(text) {
-  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (t) => {
-    if (!/^-?\d+$/.test(t) || Number.isSafeInteger(Number(t))) return t;
-    const n = BigInt(t);
-    return n >= -(2n ** 63n) && n < 2n ** 64n ? `{"\\u0000int":"${t}"}` : t;
-  });
-  return JSON.parse(marked, (_, v) => (v?.["\0int"] ? BigInt(v["\0int"]) : v));
-}
-
 const stamps = new msgpack.ExtensionCodec();
 stamps.register({ type: -1, encode: () => null, decode: (data) => ({ ...msgpack.decodeTimestampToTimeSpec(data), stamp: true }) });
 
 const wellFormed = (v) => (typeof v === "string" ? v.toWellFormed() : v);
 
-for (const v of vectors("vectors.json")) {
+for (const v of vectors("wire", "vectors.json")) {
   test(`vector: ${v.name}`, () => {
     if (v.error) {
       if (v.hex !== undefined) return assert.throws(() => check(bytesOf(v.hex)), WeftError);
       return assert.throws(() => encode(decode(Buffer.from(v.json), true) ?? assert.fail("no value")));
     }
-    const value = exactJSON(v.json);
+    const value = parseJSON(v.json);
     const bytes = bytesOf(v.hex);
     check(bytes);
     if (v.hex.includes(Buffer.from("__proto__").toString("hex"))) {
@@ -60,14 +51,14 @@ for (const v of vectors("vectors.json")) {
   });
 }
 
-for (const v of vectors("stream-vectors.json")) {
+for (const v of vectors("wire", "stream-vectors.json")) {
   test(`stream vector: ${v.name}`, () => {
     const m = parseStream(bytesOf(v.hex));
     if (v.error) return assert.equal(m, undefined);
     assert.equal(m.kind, v.kind);
     assert.equal(String(BigInt(m.epoch)), v.epoch);
     assert.equal(String(BigInt(m.seq)), v.seq);
-    if (v.kind === "data") assert.deepEqual(plain(m.body), plain(exactJSON(v.body)));
+    if (v.kind === "data") assert.deepEqual(plain(m.body), plain(parseJSON(v.body)));
     if (v.kind === "close") assert.deepEqual([m.code, m.reason], [v.code, v.reason]);
   });
 }
@@ -82,4 +73,30 @@ test("the examples of names in package subjects", () => {
   }
   for (const bad of ["=41", "=2e", "=FF", "a.b", "", "=h", "a=2"]) assert.equal(nameOf(bad), undefined, bad);
   for (const bad of ["a".repeat(256), "\ud800"]) assert.throws(() => token(bad), { code: "bad-name" });
+});
+
+for (const v of vectors("kv", "fold.json")) {
+  test(`fold: ${v.name}`, () => {
+    const entries = v.entries.map(({ json, hex, op = "put", ...e }) => ({ ...e, op, json: json !== undefined, data: new Uint8Array(Buffer.from(json ?? hex ?? "", json === undefined ? "hex" : "utf8")) }));
+    for (let turn = 0; turn < entries.length || turn === 0; turn++) {
+      const fold = new Fold("client");
+      for (const e of entries) fold.add(e);
+      const { exists, object, revision } = fold.state();
+      assert.deepEqual({ exists, revision }, { exists: v.exists, revision: v.revision });
+      assert.equal(object && canonical(object), v.object && canonical(parseJSON(v.object)));
+      entries.push(entries.shift()); // in any order
+    }
+  });
+}
+
+test("keys", () => {
+  for (const [context, path, want] of [
+    ["client", [], "client./"], ["client", ["limit"], "client.limit"], ["client", ["T42.Demo", "", "Zürich"], "client.T42=2EDemo.=.Z=C3=BCrich"],
+    ["=hfiwgb7uwv6wjcuouxwjs7w2fxy", ["a"], "=hfiwgb7uwv6wjcuouxwjs7w2fxy.a"],
+  ]) {
+    assert.equal(keyOf(context, path), want);
+    assert.deepEqual(parseKey(want), { context, path, meta: false });
+  }
+  for (const path of [["x".repeat(97)], ["a", "ü".repeat(33)], Array(17).fill("a"), Array(16).fill("x".repeat(80))]) assert.equal(keyOf("client", path), undefined);
+  for (const key of ["client", "client.", "client.a.", "client./.a", "client.///", "=.=h", ".a", "cl/ient.a"]) assert.equal(parseKey(key), undefined, key);
 });

@@ -1,5 +1,5 @@
 // Names and payloads, as the package docs of subjects and wire say.
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import * as msgpack from "@msgpack/msgpack";
 import { WeftError, check } from "./check.mjs";
 
@@ -69,12 +69,39 @@ export function decode(bytes, json = false, extra = 0) {
       throw new WeftError("bad-payload", e.message); // a key __proto__, which the library does not take
     }
   }
+  return parseJSON(Buffer.from(bytes).toString("utf8"), 64 + extra);
+}
+
+const mark = `int ${randomUUID()}`; // no text that is read can hold it
+
+/** parseJSON reads JSON; integers of 64 bits beyond 2^53 become BigInt. */
+export function parseJSON(text, maxDepth = 64) {
+  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (t) => {
+    if (!/^-?[1-9]\d*$/.test(t) || Number.isSafeInteger(Number(t))) return t;
+    return BigInt.asIntN(64, BigInt(t)) === BigInt(t) || BigInt.asUintN(64, BigInt(t)) === BigInt(t) ? `{"${mark}":"${t}"}` : t;
+  });
+  let value;
   try {
-    return JSON.parse(Buffer.from(bytes).toString("utf8"));
+    value = JSON.parse(marked);
   } catch (e) {
     throw new WeftError("bad-payload", e.message);
   }
+  return allowed(value, maxDepth);
 }
+
+// allowed is parsed JSON as package wire takes it.
+function allowed(v, depth) {
+  if (typeof v === "string") return v.toWellFormed();
+  if (typeof v === "number" && !Number.isFinite(v)) throw new WeftError("bad-payload", "a number beyond float64");
+  if (typeof v !== "object" || v === null) return v;
+  if (Object.hasOwn(v, mark)) return BigInt(v[mark]);
+  if (depth === 0) throw new WeftError("bad-payload", "nested too deep");
+  if (Array.isArray(v)) return v.map((x) => allowed(x, depth - 1));
+  return Object.fromEntries(Object.entries(v).map(([k, x]) => [k.toWellFormed(), allowed(x, depth - 1)]));
+}
+
+/** isObject tells maps from arrays, bytes and dates. */
+export const isObject = (v) => typeof v === "object" && v !== null && Object.getPrototypeOf(v) === Object.prototype;
 
 // exact makes BigInts of large integers and UTF-8 of all strings for writing,
 // and numbers of small BigInts that were read.
@@ -83,7 +110,7 @@ function exact(v, write) {
   if (write && Number.isSafeInteger(v) && Math.abs(v) >= 2 ** 31) return BigInt(v);
   if (!write && typeof v === "bigint" && Number.isSafeInteger(Number(v))) return Number(v);
   if (Array.isArray(v)) return v.map((x) => exact(x, write));
-  if (v?.constructor !== Object) return v;
+  if (!isObject(v)) return v;
   return Object.fromEntries(Object.entries(v).map(([k, x]) => [k, exact(x, write)]));
 }
 

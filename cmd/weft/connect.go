@@ -72,10 +72,21 @@ func (c *connectFlags) named() (place, bool, error) {
 			return place{}, false, err
 		}
 		if ok {
-			own = append(own, nats.UserInfo(found.User, found.Password))
+			own = append(own, rereading(url, found))
 		}
 	}
 	return place{node.NATS{URL: url, Options: append(base, own...)}, c.Realm}, true, nil
+}
+
+// rereading looks for the credentials of this user's server at each connect,
+// because they are others when it was started again.
+func rereading(url string, known embedded.Credentials) nats.Option {
+	return nats.UserInfoHandler(func() (user, password string) {
+		if now, ok, err := embedded.FindURL("", url); ok && err == nil {
+			return now.User, now.Password
+		}
+		return known.User, known.Password
+	})
 }
 
 // credentials are the options of the credential flags, none if none is given.
@@ -130,7 +141,7 @@ func (c *connectFlags) find(ctx context.Context) (place, error) {
 		}
 		return place{}, wire.Errorf(wire.Offline, "no running node found: start one with \"weft up\", or give --nats")
 	}
-	opts := []nats.Option{nats.UserInfo(h.User, h.Password)}
+	opts := []nats.Option{rereading(h.URL, h.Credentials)}
 	own, err := c.credentials()
 	if len(own) > 0 {
 		opts = own

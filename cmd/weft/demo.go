@@ -19,8 +19,10 @@ type demoCommand struct {
 // Help is the long help.
 func (*demoCommand) Help() string {
 	return `Two nodes run in this process, as the machines alice-pc and bob-pc, on one NATS
-server that nobody else can reach. Apps on both call methods, stream prices and
-publish fills. After a while bob-pc leaves and comes back.`
+server that nobody else can reach. Apps on both call methods, stream prices,
+publish fills, and share the desk's limits in a context. The client that is
+picked on alice-pc is what the blotter on bob-pc shows: both are on the channel
+Red. After a while bob-pc leaves and comes back.`
 }
 
 // The machines of the demo; each is a node of the same name.
@@ -90,7 +92,10 @@ func (d *demo) play(ctx context.Context, s script) error {
 		return ignoreEnd(ctx, err)
 	}
 	defer func() { bob.stop() }()
-	d.board.tell("machine", "%s and %s share one fabric; each runs a node and two apps", alicePC, bobPC)
+	d.board.tell("machine", "%s and %s share one fabric; each runs a node and some apps", alicePC, bobPC)
+	if err := alice.open(ctx, clients); err != nil {
+		return ignoreEnd(ctx, err)
+	}
 
 	return ignoreEnd(ctx, d.follow(ctx, s, alice, &bob))
 }

@@ -23,12 +23,15 @@ type part struct {
 // parts are the apps of each machine. A part that shows another service is
 // added here, and its panel to the screen.
 var parts = map[string][]part{
-	alicePC: {{"order-book", startOrderBook}, {"blotter", startBlotter}},
-	bobPC:   {{"pricer", startPricer}, {"risk", startRisk}},
+	alicePC: {{"order-book", startOrderBook}, {"trader", startTrader}},
+	bobPC:   {{"pricer", startPricer}, {"risk", startRisk}, {"blotter", startBlotter}},
 }
 
-// chart joins late.
-var chart = part{"chart", startChart}
+// clients begins when both machines are there, chart joins late.
+var (
+	clients = part{"clients", startClients}
+	chart   = part{"chart", startChart}
+)
 
 // instruments are what the desk trades, with the price of the first day.
 var instruments = []struct {
@@ -39,6 +42,20 @@ var instruments = []struct {
 const (
 	tick  = 200 * time.Millisecond // between two prices of an instrument
 	click = 400 * time.Millisecond // between two orders of the trader
+
+	soon      = 150 * time.Millisecond  // until the first client is picked, and the first limit set
+	pickEvery = 2 * time.Second         // between two clients
+	setEvery  = 1500 * time.Millisecond // between two limits
+)
+
+// demoClients are for whom the desk trades.
+var demoClients = []string{"ACME", "Globex", "Initech"}
+
+const (
+	// desk is a shared context, with a limit for each instrument.
+	desk = "desk"
+	// channel is on which the apps tell each other the client.
+	channel = "Red"
 )
 
 // What travels.
@@ -52,6 +69,14 @@ type (
 		Symbol   string  `json:"symbol"`
 		Quantity int     `json:"quantity"`
 		Price    float64 `json:"price,omitempty"`
+		Client   string  `json:"client,omitempty"`
+	}
+	// selection is what is on the channel.
+	selection struct {
+		Client string `json:"client"`
+	}
+	deskState struct {
+		Limits map[string]int `json:"limits"`
 	}
 	quote struct {
 		Price float64 `json:"price"`
@@ -157,19 +182,32 @@ func startPricer(ctx context.Context, app *node.App, b *board) (func(context.Con
 	}, nil
 }
 
-// exposureLimit is how much of an instrument risk lets the desk hold.
-const exposureLimit = 5000
+// firstLimit is how much of an instrument risk lets the desk hold at first.
+const firstLimit = 5000
 
-// startRisk offers Risk.Check and keeps the book from the topic fills.*.
+// startRisk offers Risk.Check, keeps the book from the topic fills.*, and the
+// limits in the context desk.
 func startRisk(ctx context.Context, app *node.App, b *board) (func(context.Context), error) {
+	limits := map[string]int{}
+	for _, i := range instruments {
+		limits[i.symbol] = firstLimit
+	}
+	// After a return the context is still there, with the limits of before.
+	if _, _, err := app.Contexts().Create(ctx, desk, deskState{limits}); err != nil {
+		return nil, err
+	}
 	var mu sync.Mutex
 	held := map[string]int{}
 	checking := node.Method{Name: "Risk.Check", Accepts: "string symbol, int quantity", Returns: "bool approved, int used"}
-	err := node.Handle(ctx, app, checking, func(_ context.Context, o order, _ *node.Call) (verdict, error) {
+	err := node.Handle(ctx, app, checking, func(ctx context.Context, o order, _ *node.Call) (verdict, error) {
+		limit, err := limitOf(ctx, app, o.Symbol)
+		if err != nil {
+			return verdict{}, err
+		}
 		mu.Lock()
 		defer mu.Unlock()
-		if want := held[o.Symbol] + o.Quantity; want > exposureLimit {
-			return verdict{}, fmt.Errorf("%s would be %d, the limit is %d", o.Symbol, want, exposureLimit)
+		if want := held[o.Symbol] + o.Quantity; want > limit {
+			return verdict{}, fmt.Errorf("%s would be %d, the limit is %d", o.Symbol, want, limit)
 		}
 		return verdict{true, held[o.Symbol]}, nil
 	})
@@ -184,15 +222,22 @@ func startRisk(ctx context.Context, app *node.App, b *board) (func(context.Conte
 		return nil, err
 	}
 	return func(ctx context.Context) {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() { setLimits(ctx, app, b) })
 		for e := range fills.Events(ctx) {
 			var o order
 			if e.Kind == topicLost || e.Value.Decode(&o) != nil {
 				continue
 			}
 			b.heard(e, app)
+			limit, err := limitOf(ctx, app, o.Symbol)
+			if err != nil {
+				continue // the demo is over
+			}
 			mu.Lock()
 			held[o.Symbol] += o.Quantity
-			full := held[o.Symbol] > exposureLimit*8/10
+			full := held[o.Symbol] > limit*8/10
 			if full {
 				held[o.Symbol] = 0 // hedged
 			}
@@ -202,6 +247,33 @@ func startRisk(ctx context.Context, app *node.App, b *board) (func(context.Conte
 			}
 		}
 	}, nil
+}
+
+// limitOf reads a limit, which takes no round trip: the node has the context.
+func limitOf(ctx context.Context, app *node.App, symbol string) (limit int, err error) {
+	s, err := app.Contexts().Get(ctx, desk)
+	if err == nil {
+		err = s.At("limits", symbol).Decode(&limit)
+	}
+	return limit, err
+}
+
+// setLimits changes one limit after the other.
+func setLimits(ctx context.Context, app *node.App, b *board) {
+	for wait := soon; pause(ctx, wait); wait = setEvery {
+		symbol := instruments[rand.IntN(len(instruments))].symbol
+		limit, err := limitOf(ctx, app, symbol)
+		if err != nil {
+			continue
+		}
+		if limit += 1000 * (1 - 2*rand.IntN(2)); limit < 3000 || limit > 8000 {
+			limit = firstLimit
+		}
+		b.sending(desk)
+		if _, err := app.Contexts().SetPath(ctx, desk, []string{"limits", symbol}, limit); err == nil {
+			b.set()
+		}
+	}
 }
 
 // startOrderBook offers Orders.Submit and publishes each fill.
@@ -223,10 +295,14 @@ func startOrderBook(ctx context.Context, app *node.App, b *board) (func(context.
 	return nil, describe(ctx, app)
 }
 
-// startBlotter watches prices and trades: a quote and a check on bob-pc, the
-// order on its own machine.
-func startBlotter(ctx context.Context, app *node.App, b *board) (func(context.Context), error) {
+// startTrader watches prices, limits and the channel, and trades: a quote and a
+// check on bob-pc, the order on its own machine.
+func startTrader(ctx context.Context, app *node.App, b *board) (func(context.Context), error) {
 	alerts, err := app.SubscribeTopic(ctx, "alerts.>")
+	if err != nil {
+		return nil, err
+	}
+	limits, err := app.Contexts().Watch(ctx, desk)
 	if err != nil {
 		return nil, err
 	}
@@ -237,6 +313,17 @@ func startBlotter(ctx context.Context, app *node.App, b *board) (func(context.Co
 				if e.Kind != topicLost {
 					b.heard(e, app)
 				}
+			}
+		})
+		wg.Go(func() {
+			defer limits.Close()
+			for e := range limits.Events(ctx) {
+				b.limited(e, app)
+			}
+		})
+		wg.Go(func() {
+			for e := range app.Channels().Events(ctx) {
+				b.member(e)
 			}
 		})
 		for _, i := range instruments {
@@ -258,9 +345,66 @@ func startBlotter(ctx context.Context, app *node.App, b *board) (func(context.Co
 	}, nil
 }
 
+// startClients joins the channel and picks one client after the other.
+func startClients(ctx context.Context, app *node.App, b *board) (func(context.Context), error) {
+	if err := app.Channels().Join(ctx, channel); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) {
+		wait := soon
+		for n := 0; pause(ctx, wait); n++ {
+			client := demoClients[n%len(demoClients)]
+			b.sending(channel)
+			if _, err := app.Channels().Publish(ctx, selection{client}); err == nil {
+				b.picked(client)
+			}
+			wait = pickEvery
+		}
+	}, nil
+}
+
+// startBlotter joins the channel, and lists the fills of the client that is on it.
+func startBlotter(ctx context.Context, app *node.App, b *board) (func(context.Context), error) {
+	fills, err := app.SubscribeTopic(ctx, "fills.*")
+	if err != nil {
+		return nil, err
+	}
+	if err := app.Channels().Join(ctx, channel); err != nil {
+		return nil, err
+	}
+	updates, err := app.Channels().Watch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() {
+			defer updates.Close()
+			for u := range updates.Updates(ctx) {
+				var on selection
+				if u.Kind == node.ChannelSnapshot || u.Kind == node.ChannelChanged {
+					if u.Channel.Data.Decode(&on) == nil && on.Client != "" {
+						b.follows(u, on.Client, app)
+					}
+				}
+			}
+		})
+		for e := range fills.Events(ctx) {
+			var o order
+			if e.Kind != topicLost && e.Value.Decode(&o) == nil {
+				b.listed(o)
+			}
+		}
+	}, nil
+}
+
 // trade is one order of the trader.
 func trade(ctx context.Context, app *node.App, b *board) {
-	o := order{Symbol: instruments[rand.IntN(len(instruments))].symbol, Quantity: 100 * (1 + rand.IntN(12))}
+	o := order{
+		Symbol: instruments[rand.IntN(len(instruments))].symbol, Quantity: 100 * (1 + rand.IntN(12)),
+		Client: demoClients[rand.IntN(len(demoClients))],
+	}
 	if rand.IntN(9) == 0 {
 		o.Quantity *= 10 // a fat finger
 	}

@@ -22,6 +22,7 @@ type board struct {
 	mu    sync.Mutex // guards what follows
 	state boardState
 	away  map[string]time.Time // machines that were told to leave or return
+	sent  map[string]time.Time // when the channel and the context were written last
 }
 
 // boardState is the board at one moment.
@@ -30,6 +31,10 @@ type boardState struct {
 	calls    []callState // newest last
 	prices   map[string]priceState
 	topics   []topicState
+	limits   map[string]limitState
+	members  []node.ChannelMember // of the channel
+	client   string               // picked on alice-pc
+	blotter  blotterState
 	story    []happening
 	tally    tally
 }
@@ -58,10 +63,32 @@ type topicState struct {
 	topic, publisher, subscriber, value string
 }
 
+// limitState is a limit in the context, as the trader on alice-pc sees it.
+type limitState struct {
+	limit, before int
+	by            string
+	at            time.Time
+}
+
+// blotterState is what the blotter shows: of all fills those of the client.
+type blotterState struct {
+	client string
+	fills  []order // newest last
+}
+
+func (s blotterState) shown() (list []order) {
+	for _, o := range s.fills {
+		if o.Client == s.client {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
 // happening is a line of the story.
 type happening struct {
 	at   time.Duration // since the start
-	kind string        // machine, call, stream, topic
+	kind string        // machine, call, stream, topic, context, channel
 	text string
 	bad  bool
 }
@@ -72,6 +99,9 @@ type tally struct {
 	remote, local                       []time.Duration
 	pushed, priced, gaps                int
 	published, heard, unpublished       int
+	set, limited                        int             // limits
+	picked, followed, found             int             // clients
+	changes                             []time.Duration // until a limit or client was on the other machine
 	left, returned                      []time.Duration // until alice-pc saw it
 }
 
@@ -79,14 +109,15 @@ type tally struct {
 const (
 	keptCalls   = 12
 	keptTopics  = 8
+	keptFills   = 1000
 	keptStory   = 12
 	keptTimings = 10_000
 )
 
 func newBoard() *board {
 	return &board{
-		start: time.Now(), news: make(chan happening, 256), away: map[string]time.Time{},
-		state: boardState{prices: map[string]priceState{}, machines: []machineState{{name: alicePC}, {name: bobPC}}},
+		start: time.Now(), news: make(chan happening, 256), away: map[string]time.Time{}, sent: map[string]time.Time{},
+		state: boardState{prices: map[string]priceState{}, limits: map[string]limitState{}, machines: []machineState{{name: alicePC}, {name: bobPC}}},
 	}
 }
 
@@ -96,7 +127,8 @@ func (b *board) snapshot() boardState {
 	defer b.mu.Unlock()
 	s := b.state
 	s.machines, s.calls, s.topics, s.story = slices.Clone(s.machines), slices.Clone(s.calls), slices.Clone(s.topics), slices.Clone(s.story)
-	s.prices = maps.Clone(s.prices)
+	s.prices, s.limits = maps.Clone(s.prices), maps.Clone(s.limits)
+	s.members, s.blotter.fills = slices.Clone(s.members), slices.Clone(s.blotter.fills)
 	return s
 }
 
@@ -242,6 +274,114 @@ func (b *board) heard(e node.TopicEvent, app *node.App) {
 	b.say("topic", false, false, "%-15s %s → %s  %s", t.topic, t.publisher, t.subscriber, t.value)
 }
 
+// sending says that the context or channel of this name is about to be written.
+func (b *board) sending(name string) {
+	b.mu.Lock()
+	b.sent[name] = time.Now()
+	b.mu.Unlock()
+}
+
+// set is a limit that was written, picked a client.
+func (b *board) set() {
+	b.mu.Lock()
+	b.state.tally.set++
+	b.mu.Unlock()
+}
+
+func (b *board) picked(client string) {
+	b.mu.Lock()
+	b.state.tally.picked++
+	b.state.client = client
+	b.mu.Unlock()
+}
+
+// name is application@node of a writer; the machines are up to date. mu is held.
+func (b *board) name(w contextWriter) string {
+	for _, m := range b.state.machines {
+		for _, a := range m.apps {
+			if a.ID == w.App {
+				return at(a.Identity)
+			}
+		}
+	}
+	return string(w.Node)
+}
+
+// limited is what an app got of the context with the limits.
+func (b *board) limited(e node.ContextEvent, app *node.App) {
+	var now deskState
+	if !e.Exists || e.Value().Decode(&now) != nil {
+		return
+	}
+	b.mu.Lock()
+	by, after := b.name(e.By), time.Since(b.sent[desk])
+	for symbol, limit := range now.Limits {
+		if old, ok := b.state.limits[symbol]; !ok || old.limit != limit {
+			b.state.limits[symbol] = limitState{limit, old.limit, by, time.Now()}
+		}
+	}
+	changed := e.Kind == node.ContextChanged
+	if changed {
+		b.state.tally.limited++
+		b.state.tally.changes = last(b.state.tally.changes, after, keptTimings)
+	}
+	b.mu.Unlock()
+	if !changed {
+		return
+	}
+	for _, c := range e.Changes {
+		b.say("context", false, false, "%-15s %s → %s  %s = %s after %s", desk, by, at(app.Identity()), pathText(c.Path), c.Value, brief(after))
+	}
+}
+
+// follows is what the blotter got of the channel. A snapshot is what was there
+// before it came.
+func (b *board) follows(u node.ChannelUpdate, client string, app *node.App) {
+	b.mu.Lock()
+	by, after := b.name(u.Channel.By), time.Since(b.sent[channel])
+	b.state.blotter.client = client
+	live := u.Kind == node.ChannelChanged
+	if live {
+		b.state.tally.followed++
+		b.state.tally.changes = last(b.state.tally.changes, after, keptTimings)
+	} else {
+		b.state.tally.found++
+		b.state.blotter.fills = nil
+	}
+	shown, all := len(b.state.blotter.shown()), len(b.state.blotter.fills)
+	b.mu.Unlock()
+	if !live {
+		b.tell("channel", "%s finds client %s on %s, by %s", at(app.Identity()), client, channel, by)
+		return
+	}
+	b.say("channel", false, false, "%-15s %s → %s  client %s after %s, shows %d of %s",
+		channel, by, at(app.Identity()), client, brief(after), shown, count(all, "fill"))
+}
+
+// listed is a fill in the blotter.
+func (b *board) listed(o order) {
+	b.mu.Lock()
+	b.state.blotter.fills = last(b.state.blotter.fills, o, keptFills)
+	b.mu.Unlock()
+}
+
+// member keeps who is on the channel.
+func (b *board) member(e node.ChannelEvent) {
+	if e.Channel != channel || e.Member.App == "" {
+		return
+	}
+	what := "joined"
+	b.mu.Lock()
+	b.state.members = slices.DeleteFunc(slices.Clone(b.state.members), func(m node.ChannelMember) bool { return m.App == e.Member.App })
+	if e.Kind == node.ChannelMemberJoined {
+		b.state.members = append(b.state.members, e.Member)
+	} else {
+		what = "left"
+	}
+	b.mu.Unlock()
+	b.tell("channel", "%s %s %s", at(e.Member.Identity), what, channel)
+}
+
 // leaving and returning say what the script is about to do.
 func (b *board) leaving(machine string) {
 	b.mark(machine)
@@ -315,24 +455,34 @@ func (b *board) summary(p *program) error {
 			"seconds": took.Seconds(), "answered": t.answered, "refused": t.refused, "unserved": t.unserved, "failed": t.failed,
 			"remoteP50Us": median(t.remote).Microseconds(), "localP50Us": median(t.local).Microseconds(),
 			"pushed": t.pushed, "received": t.priced, "gaps": t.gaps, "published": t.published, "heard": t.heard,
-			"left": len(t.left), "returned": len(t.returned),
+			"limits": t.set, "limitsSeen": t.limited, "clients": t.picked, "clientsFollowed": t.followed, "clientsFound": t.found,
+			"changeP50Us": median(t.changes).Microseconds(), "left": len(t.left), "returned": len(t.returned),
 		})
 	}
 	p.printf("")
 	p.printf("In %s, on two machines:", brief(took))
-	p.printf("  methods  %s", strings.Join(t.callWords(), ", "))
+	p.printf("  methods   %s", strings.Join(t.callWords(), ", "))
 	if len(t.remote) > 0 {
-		p.printf("           half within %s across machines, %s on the same machine", brief(median(t.remote)), brief(median(t.local)))
+		p.printf("            half within %s across machines, %s on the same machine", brief(median(t.remote)), brief(median(t.local)))
 	}
-	p.printf("  streams  %s pushed on %s, %d received by blotter and chart on %s, %s",
+	p.printf("  streams   %s pushed on %s, %d received by trader and chart on %s, %s",
 		count(t.pushed, "price"), bobPC, t.priced, alicePC, count(t.gaps, "gap"))
-	p.printf("  topics   %s published, %d received on the other machine", count(t.published, "message"), t.heard)
+	p.printf("  topics    %s published, %d received on the other machine", count(t.published, "message"), t.heard)
+	p.printf("  contexts  %s set by risk on %s, %d seen by trader on %s", count(t.set, "limit"), bobPC, t.limited, alicePC)
+	found := ""
+	if t.found > 0 {
+		found = fmt.Sprintf(", %d found when it came back", t.found)
+	}
+	p.printf("  channels  %s picked on %s, %d followed by blotter on %s%s", count(t.picked, "client"), alicePC, t.followed, bobPC, found)
+	if len(t.changes) > 0 {
+		p.printf("            half of the changes within %s on the other machine", brief(median(t.changes)))
+	}
 	for i, after := range t.left {
 		line := fmt.Sprintf("%s saw %s leave after %s", alicePC, bobPC, brief(after))
 		if i < len(t.returned) {
 			line += fmt.Sprintf(", and return after %s", brief(t.returned[i]))
 		}
-		p.printf("  fault    %s", line)
+		p.printf("  fault     %s", line)
 	}
 	p.printf("")
 	p.printf("Next, each in a terminal of its own:")

@@ -12,6 +12,12 @@
 //	weft pub TOPIC [JSON]            publish on a topic
 //	weft sub PATTERN                 print what is published
 //
+//	weft context get NAME [PATH]     print a shared context; also ls and watch
+//	weft context set NAME JSON       write one; also update, path, rm and destroy
+//	weft channel publish NAME JSON   publish on a channel; also add and rm
+//	weft channel join NAME           be on one and print what comes; also watch and get
+//	weft channel ls | members        the channels, and who is on them; --watch to follow
+//
 //	weft nodes | apps | methods      who is here; --watch to follow
 //	weft admin provision [REALM]     make a realm's buckets on a NATS cluster
 //	weft version

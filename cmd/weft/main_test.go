@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -9,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/weft-fabric/weft/subjects"
 )
 
 func TestMain(m *testing.M) {
@@ -36,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitout": waitOut, "code": exitCode, "gone": gone, "up": up, "background": background,
+			"waitout": waitOut, "code": exitCode, "gone": gone, "up": up, "background": background, "foreign": foreign,
 		},
 	})
 }
@@ -156,4 +160,22 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 		p, err := os.FindProcess(pid)
 		return err != nil || p.Signal(syscall.Signal(0)) != nil
 	})
+}
+
+// foreign ENV CONTEXT JSON writes the object of a context as a NATS client
+// that is no node. ENV is a file with the output of "weft env --json".
+func foreign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: foreign ENV CONTEXT JSON")
+	}
+	var env map[string]string
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &env))
+	realm, err := subjects.ParseRealm(env["WEFT_REALM"])
+	ts.Check(err)
+	nc, err := nats.Connect(env["NATS_URL"], nats.UserInfo(env["NATS_USER"], env["NATS_PASSWORD"]))
+	ts.Check(err)
+	defer nc.Close()
+	key := realm.ContextBucket().Subject(subjects.ContextRoot(subjects.MustEncode(args[1])))
+	_, err = nc.Request(string(key), []byte(args[2]), within)
+	ts.Check(err)
 }

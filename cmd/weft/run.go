@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -36,6 +37,9 @@ type grammar struct {
 	Stream streamCommand `cmd:"" help:"Publish or watch a stream."`
 	Pub    pubCommand    `cmd:"" help:"Publish on a topic."`
 	Sub    subCommand    `cmd:"" help:"Subscribe to topics."`
+
+	Context contextCommand `cmd:"" help:"Read, change and watch shared contexts."`
+	Channel channelCommand `cmd:"" help:"Publish on channels and see who is on them."`
 
 	Nodes   nodesCommand   `cmd:"" help:"List the nodes."`
 	Apps    appsCommand    `cmd:"" help:"List the apps."`
@@ -99,9 +103,15 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// negative is how kong takes an argument that is a number below zero.
+var negative = regexp.MustCompile(`^unknown flag -[0-9]+`)
+
 // usage reports a command line that cannot be.
 func (p *program) usage(err error) int {
 	p.errorf("weft: %v", err)
+	if number := negative.FindString(err.Error()); number != "" {
+		p.errorf("what begins with - and is no flag comes after --: -- %s", strings.TrimPrefix(number, "unknown flag "))
+	}
 	var parse *kong.ParseError
 	command := "weft"
 	if errors.As(err, &parse) && parse.Context != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -140,7 +141,7 @@ func (a *App) get(ctx context.Context, name string) (Channel, error) {
 	s, err := a.contexts.Get(ctx, full)
 	switch {
 	case err != nil:
-		return Channel{}, err
+		return Channel{}, ofChannel(name, err)
 	case !s.Exists:
 		return Channel{}, noChannel(name)
 	}
@@ -154,11 +155,11 @@ func (a *App) Add(ctx context.Context, name string, meta, data any) error {
 	if err != nil {
 		return err
 	}
-	m, err := objectOf("meta of channel "+name, meta)
+	m, err := objectOf("meta", name, meta)
 	if err != nil {
 		return err
 	}
-	d, err := objectOf("data of channel "+name, data)
+	d, err := objectOf("data", name, data)
 	if err != nil {
 		return err
 	}
@@ -170,11 +171,24 @@ func (a *App) Add(ctx context.Context, name string, meta, data any) error {
 	if err == nil && !made {
 		err = wire.Errorf(wire.BadName, "there is already a channel %q", name)
 	}
-	return err
+	return ofChannel(name, err)
 }
 
-// objectOf is an object as msgpack, empty for no value.
-func objectOf(what string, x any) (wire.Payload, error) {
+// ofChannel is an error of a context as one of its channel.
+func ofChannel(name string, err error) error {
+	e, ok := errors.AsType[*wire.Error](err)
+	if !ok {
+		return err
+	}
+	text := strings.ReplaceAll(e.Message, "context "+strconv.Quote(Prefix+name), "channel "+strconv.Quote(name))
+	if text == e.Message {
+		return err
+	}
+	return &wire.Error{Code: e.Code, Message: text}
+}
+
+// objectOf is an object of a channel as msgpack, empty for no value.
+func objectOf(what, name string, x any) (wire.Payload, error) {
 	p, err := wire.Encode(x)
 	if err == nil {
 		p, err = p.As(wire.Msgpack)
@@ -185,7 +199,7 @@ func objectOf(what string, x any) (wire.Payload, error) {
 	case p.IsZero():
 		return emptyObject, nil
 	case !wire.IsMap(p.Data):
-		return p, wire.Errorf(wire.BadPayload, "%s is not an object", what)
+		return p, wire.Errorf(wire.BadPayload, "%s of channel %q is not an object", what, name)
 	}
 	return p, nil
 }
@@ -202,7 +216,7 @@ func (a *App) Remove(ctx context.Context, name string) error {
 	case errors.Is(err, wire.ErrBadName):
 		return noChannel(name)
 	case err != nil:
-		return err
+		return ofChannel(name, err)
 	}
 	for _, s := range a.c.on(name) { // the others hear of it
 		if now, _ := s.where(); now != nil && now.channel == name {
@@ -348,7 +362,7 @@ func (a *App) SetPathsTo(ctx context.Context, name string, values []contexts.Pat
 				err = wire.Errorf(wire.BadPayload, "the data of channel %q cannot be removed: set it to an empty object", name)
 			}
 			if err == nil {
-				p, err = objectOf("data of channel "+name, p)
+				p, err = objectOf("data", name, p)
 			}
 			if err != nil {
 				return 0, err
@@ -363,5 +377,6 @@ func (a *App) SetPathsTo(ctx context.Context, name string, values []contexts.Pat
 		return now.Revision, err
 	}
 	// It may be removed right now; a context that is only data is no channel.
-	return a.contexts.SetPaths(ctx, Prefix+name, inData, contexts.MustExist())
+	revision, err := a.contexts.SetPaths(ctx, Prefix+name, inData, contexts.MustExist())
+	return revision, ofChannel(name, err)
 }

@@ -22,6 +22,7 @@ import (
 // Headers of NATS that Weft reads or writes.
 const (
 	hdrExpected       = "Nats-Expected-Last-Subject-Sequence"
+	hdrExpectedLastID = "Nats-Expected-Last-Msg-Id"
 	hdrOperation      = "KV-Operation"
 	hdrRollup         = "Nats-Rollup"
 	hdrTTL            = "Nats-TTL"

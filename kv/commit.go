@@ -67,7 +67,12 @@ func (b *Bucket) Commit(ctx context.Context, id string, writes []Write) (first u
 					continue
 				}
 				return 0, wire.Errorf(wire.Busy, "stream %s: %w", b.name.Stream(), err)
-			case errBatchDuplicate, errDuplicateInProcess:
+			case errBatchDuplicate:
+				if first, err := b.remembered(ctx, id, &writes[0]); err == nil {
+					return first, nil
+				}
+				return 0, errors.Join(err, ErrUnknown)
+			case errDuplicateInProcess:
 				return 0, errors.Join(err, ErrUnknown)
 			}
 		}
@@ -152,6 +157,20 @@ func (b *Bucket) commitBatch(ctx context.Context, id string, writes []Write) (*j
 		}
 	}
 	return nil, nil
+}
+
+// remembered asks the server for the sequence of a write that it has just refused
+// to make twice. The keys need not tell: a compaction may have purged them since.
+// The condition, which the server checks after the id, cannot hold, so that nothing
+// is written if it should have forgotten the id by now.
+func (b *Bucket) remembered(ctx context.Context, id string, w *Write) (uint64, error) {
+	ack, err := b.request(ctx, &nats.Msg{Subject: string(b.name.Subject(w.Key)), Header: nats.Header{
+		hdrMsgID: {id + "." + string(w.Key)}, hdrExpectedLastID: {"none"},
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
 }
 
 // request publishes a message that the stream acknowledges.

@@ -253,8 +253,8 @@ func TestReplicaFollows(t *testing.T) {
 			t.Fatalf("got %+v", updates)
 		}
 		// The same again is known by its id, and so is what was overwritten.
-		if _, err := b.Commit(t.Context(), "op", writes); !isUnknown(err) {
-			t.Errorf("the same batch again: %v", err)
+		if again, err := b.Commit(t.Context(), "op", writes); again != first || err != nil {
+			t.Errorf("the same batch again: %d, %v, want %d", again, err, first)
 		}
 		if got, ok, err := b.Committed(t.Context(), "op", writes, 0); got != first || !ok || err != nil {
 			t.Errorf("got %d, %t, %v", got, ok, err)

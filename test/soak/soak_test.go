@@ -17,10 +17,13 @@ import (
 
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/node/interop"
+	"github.com/weft-fabric/weft/test/cluster"
 	"github.com/weft-fabric/weft/wire"
 )
 
 const (
+	servers    = cluster.Servers
+	realm      = "soak"
 	nodes      = 4
 	callEvery  = 20 * time.Millisecond
 	pushEvery  = 10 * time.Millisecond
@@ -32,7 +35,7 @@ const (
 type soak struct {
 	t       *testing.T
 	rng     *rand.Rand
-	cluster *cluster
+	cluster *cluster.Cluster
 	desks   []*desk
 	faults  map[string]int
 
@@ -58,7 +61,7 @@ func TestSoak(t *testing.T) {
 	seed, minutes := setting(t, "SEED", time.Now().UnixNano()%1e9), setting(t, "MINUTES", 1)
 	t.Logf("SEED=%d MINUTES=%d: %d servers, %d nodes, a fault every %s", seed, minutes, servers, nodes, faultEvery)
 	s := &soak{
-		t: t, rng: rand.New(rand.NewPCG(uint64(seed), 1)), cluster: newCluster(t), faults: map[string]int{}, runs: map[int64]int{},
+		t: t, rng: rand.New(rand.NewPCG(uint64(seed), 1)), cluster: cluster.New(t, realm), faults: map[string]int{}, runs: map[int64]int{},
 	}
 	for i := range nodes {
 		d := &desk{s: s, id: fmt.Sprint("desk-", i)}
@@ -103,9 +106,9 @@ func (s *soak) fault() {
 	switch {
 	case i < servers:
 		s.faults["server restarted"]++
-		s.cluster.stop(i)
+		s.cluster.Stop(i)
 		<-time.After(pause)
-		s.cluster.start(i)
+		s.cluster.Start(i)
 	case i < servers+nodes:
 		s.faults["node restarted"]++
 		s.desks[i-servers].stop()
@@ -113,25 +116,14 @@ func (s *soak) fault() {
 		s.desks[i-servers].start()
 	case i < servers+nodes+2:
 		s.faults["two servers restarted"]++
-		s.cluster.stop(0)
-		s.cluster.stop(1)
+		s.cluster.Stop(0)
+		s.cluster.Stop(1)
 		<-time.After(pause)
-		s.cluster.start(0)
-		s.cluster.start(1)
+		s.cluster.Start(0)
+		s.cluster.Start(1)
 	default:
 		s.faults["clients of a server cut off"]++
-		for _, srv := range s.cluster.up {
-			conns, err := srv.Connz(nil)
-			if err != nil {
-				s.t.Error(err)
-				continue
-			}
-			for _, c := range conns.Conns {
-				if err := srv.DisconnectClientByID(c.Cid); err != nil {
-					s.t.Log(err) // it has gone by itself
-				}
-			}
-		}
+		s.cluster.Cut("")
 	}
 }
 
@@ -139,7 +131,7 @@ func (s *soak) fault() {
 func (d *desk) start() {
 	s := d.s
 	ctx, cancel := context.WithCancel(context.Background())
-	n, err := node.Start(ctx, node.Config{Realm: realm, Node: d.id, Machine: d.id, NATS: node.NATS{URL: s.cluster.url()}, Logger: slog.New(slog.DiscardHandler)})
+	n, err := node.Start(ctx, node.Config{Realm: realm, Node: d.id, Machine: d.id, NATS: node.NATS{URL: s.cluster.URL()}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		s.t.Fatalf("%s: %v", d.id, err)
 	}
@@ -267,7 +259,7 @@ func (s *soak) account(app *node.App, last map[string]uint64, e node.StreamEvent
 func (s *soak) healed() {
 	ctx, cancel := context.WithTimeout(s.t.Context(), healWithin)
 	defer cancel()
-	n, err := node.Start(ctx, node.Config{Realm: realm, Node: "observer", Machine: "observer", NATS: node.NATS{URL: s.cluster.url()}})
+	n, err := node.Start(ctx, node.Config{Realm: realm, Node: "observer", Machine: "observer", NATS: node.NATS{URL: s.cluster.URL()}})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ test:
 	go vet ./...
 	go test -run '^TestArchitecture' .
 	go test -race $$(go list ./... | grep -v /test/)
-	go test -race -count=1 ./test/... # the cache does not see the programs that they build
+	go test -race -count=1 -p 1 ./test/... # one after the other: they have deadlines; the cache does not see the programs that they build
 	cd test/clients && npm test
 
 race:

@@ -49,7 +49,7 @@ const timeValid = time.Minute
 
 // infoTimeout bounds one question to the leader; during an election nobody
 // answers, and asking again is better than waiting.
-const infoTimeout = 5 * time.Second
+const infoTimeout = 2 * time.Second
 
 // Bucket is one bucket of a realm. Create it with [Directory] or [Contexts].
 type Bucket struct {

@@ -25,8 +25,9 @@ var ErrUnknown = errors.New("whether it was written is not known")
 const CommitMemory = dedupe
 
 const (
-	// commitTimeout bounds one attempt; a leader election takes 4 to 9 s.
-	commitTimeout = 5 * time.Second
+	// commitTimeout bounds one attempt: what was sent while the stream changed its
+	// leader is lost, and to ask again under the same id is safe.
+	commitTimeout = 2 * time.Second
 	commitRetries = 20
 	commitBackoff = 10 * time.Millisecond
 	// maxRevisions bounds the search of a key's revisions.

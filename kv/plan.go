@@ -306,7 +306,8 @@ func (t *Tree) Create(object Edit, meta []byte) ([]Write, error) {
 	if err != nil || len(meta) == 0 {
 		return writes, err
 	}
-	return append(writes, Write{Key: subjects.ContextMeta(t.context), Op: Put, Value: meta, By: object.By}), nil
+	// The root is last: its sequence is the context's revision.
+	return append([]Write{{Key: subjects.ContextMeta(t.context), Op: Put, Value: meta, By: object.By}}, writes...), nil
 }
 
 // Changed says whether anything at, above or below a path of the edits is

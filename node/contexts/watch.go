@@ -52,7 +52,8 @@ type State struct {
 	// By is who made the newest change.
 	By Writer
 	// Pending says that the value has writes of this node in it that are not
-	// acknowledged yet.
+	// acknowledged yet. No event says when they are; one does if they are taken
+	// back.
 	Pending bool
 	// Since is zero while the node knows the newest state, else the time since
 	// when others may have changed it: the fabric is offline.

@@ -39,6 +39,9 @@ type Option func(*op)
 // one of its paths was changed after revision, which is that of a State, or 0
 // for "must not exist". After a compaction the context's paths count as changed at
 // its newest write, so a refusal may be about another path: read, and try again.
+// Take the revision from a State that is not Pending: what is pending may be taken
+// back. Of a write to several paths, those count as written that nothing newer
+// hides; it is refused if that is none.
 func IfRevision(revision uint64) Option {
 	return func(o *op) { o.ifRevision = &revision }
 }

@@ -18,7 +18,8 @@
 // The fold is tied to the acknowledgements. Each write returns the sequence of the
 // last write of its batch, so the batch is known. Directly after the batch, in the
 // order of places, every path of the operation must have the operation's
-// value, or be gone, unless another operation of the same batch wrote there too. An
+// value, or be gone, unless another operation of the same batch wrote there too, or
+// the node had nothing there to remove and so wrote nothing. An
 // operation that rewrote a value (Weft-As-Of: edits through arrays, conditional
 // writes) must turn the whole object before its place into the whole object after
 // it, as a naive edit does. The other way round, each write of the record must

@@ -16,6 +16,9 @@ lint: $(golangci)
 	$(golangci) run ./...
 	go mod tidy -diff
 
+# What is below test/ runs one after the other, for it has deadlines, and always,
+# for the cache does not see the programs that it builds. The stress test runs at
+# its full rate, and again for a shorter time under the race detector.
 test:
 	@npm --version >/dev/null 2>&1 && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || \
 		{ echo 'make test: install Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)' >&2; exit 1; }
@@ -23,7 +26,9 @@ test:
 	go vet ./...
 	go test -run '^TestArchitecture' .
 	go test -race $$(go list ./... | grep -v /test/)
-	go test -race -count=1 -p 1 ./test/... # one after the other: they have deadlines; the cache does not see the programs that they build
+	go test -race -count=1 -p 1 $$(go list ./test/... | grep -v /test/stress)
+	go test -count=1 ./test/stress
+	STRESS_SECONDS=20 go test -race -count=1 ./test/stress
 	cd test/clients && npm test
 
 race:

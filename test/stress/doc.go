@@ -1,7 +1,7 @@
 // Package stress runs three nodes with eight apps each on a cluster of three NATS
 // servers and lets them write to twenty shared contexts for a minute, while the
 // stream changes its leader, connections are cut, and contexts are compacted
-// every few seconds. It is part of `make test`; SEED and SECONDS choose another
+// every few seconds. It is part of `make test`; SEED and STRESS_SECONDS choose another
 // run. A failing run prints its seed and what differs.
 //
 // # The referee

@@ -99,11 +99,11 @@ func (r *run) violation(format string, args ...any) {
 }
 
 func TestStress(t *testing.T) {
-	seed, seconds := setting(t, "SEED", time.Now().UnixNano()%1e9), setting(t, "SECONDS", 60)
-	t.Logf("SEED=%d SECONDS=%d: %d nodes with %d apps each", seed, seconds, nodes, appsPerNode)
+	seed, seconds := setting(t, "SEED", time.Now().UnixNano()%1e9), setting(t, "STRESS_SECONDS", 60)
+	t.Logf("SEED=%d STRESS_SECONDS=%d: %d nodes with %d apps each", seed, seconds, nodes, appsPerNode)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("to try again: SEED=%d SECONDS=%d go test -race -count=1 -timeout 10m ./test/stress", seed, seconds)
+			t.Logf("to try again: SEED=%d STRESS_SECONDS=%d go test -race -count=1 -timeout 10m ./test/stress", seed, seconds)
 		}
 	})
 	r := &run{t: t, faults: map[string]int{}, byName: map[string]*shared{}}

@@ -37,6 +37,8 @@ type shared struct {
 	by      Writer    // who made the newest change of view
 	watches map[*Watch]struct{}
 	closed  bool
+	// large says that the object was found above its limit.
+	large bool
 	// sending and compacting say that a goroutine does that.
 	sending, compacting bool
 }
@@ -158,6 +160,12 @@ func (s *shared) update(u kv.Update) {
 		s.ready = true
 		if s.c.cfg.Link.Online() == nil {
 			s.since = time.Time{}
+		}
+	}
+	if n := s.tree.View().Size(); n > wire.MaxContext != s.large {
+		s.large = !s.large
+		if s.large { // by concurrent or foreign writers
+			s.c.log.Warn("a context is above its limit; it can only shrink", slog.String("context", s.name), slog.Int("bytes", n), slog.Int("limit", wire.MaxContext))
 		}
 	}
 	s.show()

@@ -114,6 +114,32 @@ func (t *Tree) NeedsSnapshot(edits []Edit) bool {
 	return false
 }
 
+// Doubtful says whether Plan would do something else if there were more in the
+// context than this tree knows: a path has a number where no object and no array
+// is known, or what is to be removed has no parent. It should be asked of a
+// snapshot then.
+func (t *Tree) Doubtful(edits []Edit) bool {
+	work := t.View()
+	if work == nil {
+		return false // a condition sees to that
+	}
+	for _, e := range edits {
+		v := work
+		for i, segment := range e.Path {
+			if !v.IsObject() && !v.IsArray() && (isNumber(segment) || e.Value == nil && i == len(e.Path)-1) {
+				return true
+			}
+			v = v.At(e.Path[i : i+1])
+		}
+		now, err := work.edit(e.Path, e.Value)
+		if err != nil {
+			return false // Plan says so
+		}
+		work = now
+	}
+	return false
+}
+
 // key is the key of a path, unless it cannot have one.
 func (t *Tree) key(view *Value, path []string) (subjects.Key, bool) {
 	for i, v := 0, view; i < len(path) && v != nil; i++ {

@@ -227,6 +227,31 @@ func TestContextRepublishLost(t *testing.T) {
 	})
 }
 
+// TestContextWriterBehind: what somebody else was told of counts for a writer who
+// has not heard of it yet.
+func TestContextWriterBehind(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a, b := h.node("a"), h.node("b")
+		defer a.Stop()
+		defer b.Stop()
+		ann, bob := join(t, a, "ann"), join(t, b, "bob")
+		set(t, ann, "x", object{})
+		wantContext(t, "{}", "x", bob)
+		h.line("b").Drop(func(subject string) bool { return strings.HasPrefix(subject, "weft.desk.kv.ctx.") })
+		update(t, ann, object{"list": []int{1, 2}, "o": object{"p": 1, "q": 2}})
+		if _, err := bob.Contexts().SetPath(t.Context(), "x", []string{"list", "0"}, "v"); err != nil {
+			t.Error(err)
+		}
+		if _, err := bob.Contexts().RemovePath(t.Context(), "x", []string{"o", "p"}); err != nil {
+			t.Error(err)
+		}
+		h.line("b").Drop(nil)
+		wantContext(t, `{"list":["v",2],"o":{"q":2}}`, "x", ann)
+		time.Sleep(15 * time.Second)
+		wantContext(t, `{"list":["v",2],"o":{"q":2}}`, "x", ann, bob)
+	})
+}
+
 // TestContextLocalFirst: an app sees what another app of its node wrote before
 // the network has it, and nothing flickers until it is settled.
 func TestContextLocalFirst(t *testing.T) {

@@ -336,12 +336,12 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 	f = &flight{id: newID(), ops: []*op{first}}
 	s.flight = f
 	missing := !s.tree.Exists()
-	if first.alone() || again || missing && first.mustExist || s.tree.NeedsSnapshot(first.edits) {
+	if first.alone() || again || missing && first.mustExist || s.tree.NeedsSnapshot(first.edits) || s.tree.Doubtful(first.edits) {
 		return f, true, true
 	}
 	edits, bytes := first.edits, first.bytes
 	for _, o := range s.pending[1:] {
-		if o.alone() || missing && o.mustExist || len(edits)+len(o.edits) > mergePaths || bytes+o.bytes > mergeBytes {
+		if o.alone() || missing && o.mustExist || s.tree.Doubtful(o.edits) || len(edits)+len(o.edits) > mergePaths || bytes+o.bytes > mergeBytes {
 			break
 		}
 		edits, bytes = append(slices.Clip(edits), o.edits...), bytes+o.bytes

@@ -16,6 +16,9 @@ lint: $(golangci)
 	$(golangci) run ./...
 	go mod tidy -diff
 
+# -cpu 1: in Go 1.26 a timer of a synctest bubble that is due at once runs in the
+# goroutine that made it, and under the race detector two of them at a time crash the
+# runtime (about 1 run of package node in 30). Races are found all the same.
 # What is below test/ runs one after the other, for it has deadlines, and always,
 # for the cache does not see the programs that it builds. The stress test runs at
 # its full rate, and again for a shorter time under the race detector.
@@ -25,14 +28,15 @@ test:
 	cd test/clients && npm ci --no-audit --no-fund
 	go vet ./...
 	go test -run '^TestArchitecture' .
-	go test -race $$(go list ./... | grep -v /test/)
+	go test -race -cpu 1 $$(go list ./... | grep -v /test/)
 	go test -race -count=1 -p 1 $$(go list ./test/... | grep -v /test/stress)
 	go test -count=1 ./test/stress
 	STRESS_SECONDS=20 go test -race -count=1 ./test/stress
 	cd test/clients && npm test
 
 race:
-	go test -race -count=1 -shuffle=on -run '$(RUN)' ./...
+	go test -race -cpu 1 -count=1 -shuffle=on -run '$(RUN)' $$(go list ./... | grep -v /test/)
+	go test -race -p 1 -count=1 -shuffle=on -run '$(RUN)' ./test/...
 
 bench:
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...

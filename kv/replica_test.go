@@ -74,7 +74,7 @@ func TestReplicaConverges(t *testing.T) {
 			b := contexts(t)
 			s := newStory(t, b, program)
 			for len(s.program) > 0 && !t.Failed() {
-				s.step()
+				s.turn()
 			}
 			failure = s.end()
 		})
@@ -115,7 +115,7 @@ func (s *story) pick(n int) int {
 	return x % n
 }
 
-func (s *story) step() {
+func (s *story) turn() {
 	switch s.pick(13) {
 	case 0, 1, 2, 3:
 		s.edit()

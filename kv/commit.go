@@ -52,14 +52,14 @@ func (b *Bucket) Commit(ctx context.Context, id string, writes []Write) (first u
 		return 0, err
 	}
 	for try := 0; ; try++ {
-		var ack *jetstream.PubAck
+		var last uint64
 		if len(writes) == 1 {
-			ack, err = b.commitOne(ctx, id, &writes[0])
+			last, err = b.attempt(ctx, b.message(id, &writes[0]))
 		} else {
-			ack, err = b.commitBatch(ctx, id, writes)
+			last, err = b.attemptBatch(ctx, id, writes)
 		}
 		if err == nil {
-			return ack.Sequence - uint64(len(writes)) + 1, nil
+			return last - uint64(len(writes)) + 1, nil
 		}
 		if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 			switch api.ErrorCode {
@@ -137,27 +137,24 @@ func (b *Bucket) message(id string, w *Write) *nats.Msg {
 	return &nats.Msg{Subject: string(b.name.Subject(w.Key)), Data: w.Value, Header: h}
 }
 
-func (b *Bucket) commitOne(ctx context.Context, id string, w *Write) (*jetstream.PubAck, error) {
-	return b.request(ctx, b.message(id, w))
-}
-
-func (b *Bucket) commitBatch(ctx context.Context, id string, writes []Write) (*jetstream.PubAck, error) {
+// attemptBatch is attempt for several messages. The client library has no batches.
+func (b *Bucket) attemptBatch(ctx context.Context, id string, writes []Write) (last uint64, err error) {
 	batch := nats.NewInbox()[len(nats.InboxPrefix):] // a new one for every attempt
 	for i := range writes {
 		msg := b.message(id, &writes[i])
 		msg.Header[hdrBatch], msg.Header[hdrBatchSeq] = []string{batch}, []string{strconv.Itoa(i + 1)}
 		if i == len(writes)-1 {
 			msg.Header[hdrBatchCommit] = []string{"1"}
-			return b.request(ctx, msg)
+			return b.attempt(ctx, msg)
 		}
 		if err := b.link.Online(); err != nil {
-			return nil, err
+			return 0, err
 		}
 		if err := b.link.Publish(msg); err != nil {
-			return nil, typed(err, b.name.Stream(), b.realm) // what has no end is not written
+			return 0, typed(err, b.name.Stream(), b.realm) // what has no end is not written
 		}
 	}
-	return nil, nil
+	return 0, nil
 }
 
 // remembered asks the server for the sequence of a write that it has just refused
@@ -165,46 +162,29 @@ func (b *Bucket) commitBatch(ctx context.Context, id string, writes []Write) (*j
 // The condition, which the server checks after the id, cannot hold, so that nothing
 // is written if it should have forgotten the id by now.
 func (b *Bucket) remembered(ctx context.Context, id string, w *Write) (uint64, error) {
-	ack, err := b.request(ctx, &nats.Msg{Subject: string(b.name.Subject(w.Key)), Header: nats.Header{
+	return b.attempt(ctx, &nats.Msg{Subject: string(b.name.Subject(w.Key)), Header: nats.Header{
 		hdrMsgID: {id + "." + string(w.Key)}, hdrExpectedLastID: {"none"},
 	}})
-	if err != nil {
-		return 0, err
-	}
-	return ack.Sequence, nil
 }
 
-// request publishes a message that the stream acknowledges.
-func (b *Bucket) request(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+// attempt publishes once. Unless the error says that nothing was written it has
+// [ErrUnknown] in its chain.
+func (b *Bucket) attempt(ctx context.Context, msg *nats.Msg) (last uint64, err error) {
 	if err := b.link.Online(); err != nil {
-		return nil, err
+		return 0, err
 	}
-	attempt, cancel := context.WithTimeout(ctx, commitTimeout)
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	reply, err := b.link.Request(attempt, msg)
-	switch {
-	case err == nil:
-	case errors.Is(err, nats.ErrNoResponders): // while the stream has no leader nobody listens
-		return nil, typed(jetstream.ErrNoStreamResponse, b.name.Stream(), b.realm)
-	case errors.Is(err, wire.ErrDenied), errors.Is(err, wire.ErrLimit), errors.Is(err, wire.ErrOffline):
-		return nil, typed(err, b.name.Stream(), b.realm)
-	default:
-		return nil, errors.Join(typed(err, b.name.Stream(), b.realm), ErrUnknown)
+	last, err = b.publish(ctx, msg)
+	if err == nil {
+		return last, nil
 	}
-	var ack struct {
-		Error *jetstream.APIError `json:"error"`
-		jetstream.PubAck
+	_, refused := errors.AsType[*jetstream.APIError](err)
+	if refused || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		errors.Is(err, wire.ErrDenied) || errors.Is(err, wire.ErrLimit) || errors.Is(err, wire.ErrOffline) {
+		return 0, err
 	}
-	if err := json.Unmarshal(reply.Data, &ack); err != nil {
-		return nil, errors.Join(wire.Errorf(wire.Internal, "stream %s: not an acknowledgement: %w", b.name.Stream(), err), ErrUnknown)
-	}
-	if ack.Error != nil {
-		return nil, typed(ack.Error, b.name.Stream(), b.realm)
-	}
-	if ack.Sequence == 0 {
-		return nil, errors.Join(wire.Errorf(wire.Internal, "stream %s: an acknowledgement without sequence", b.name.Stream()), ErrUnknown)
-	}
-	return &ack.PubAck, nil
+	return 0, errors.Join(err, ErrUnknown)
 }
 
 // Committed says whether writes were made under id, and the sequence of the

@@ -93,6 +93,16 @@ func (w *Write) Entry(id string, seq uint64) Entry {
 	}
 }
 
+// Entries are writes as a reader gets them, once they are committed under an id
+// with the sequences from first on.
+func Entries(id string, first uint64, writes []Write) []Entry {
+	list := make([]Entry, len(writes))
+	for i := range writes {
+		list[i] = writes[i].Entry(id, first+uint64(i))
+	}
+	return list
+}
+
 // NeedsSnapshot says whether some edit cannot be written at its own key: its path
 // runs through an array, is too deep, or has a segment that is too long. Then
 // [Tree.Rewrite] has to be used instead of [Tree.Plan].

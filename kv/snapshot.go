@@ -42,6 +42,18 @@ type Snapshot struct {
 	Created time.Time
 }
 
+// Tree is the fold of a snapshot of one context. whole is false if its keys were
+// too many to be read as of one moment, so that nothing may be planned on it.
+func (s Snapshot) Tree(context subjects.Token) (t *Tree, whole bool) {
+	t, whole = NewTree(context), true
+	entries := make([]Entry, 0, len(s.Entries))
+	for _, e := range s.Entries {
+		entries, whole = append(entries, e), whole && e.Seq <= s.UpTo
+	}
+	t.Apply(entries, nil)
+	return t, whole
+}
+
 // Snapshot reads all keys below filter. It returns only what the leader
 // confirms to be complete; see the package documentation.
 func (b *Bucket) Snapshot(ctx context.Context, filter subjects.Key) (Snapshot, error) {

@@ -92,32 +92,18 @@ func (c *Contexts) plant(ctx context.Context, seed Seed, meta []byte, by Writer)
 	if err != nil {
 		return nil, err
 	}
-	t := kv.NewTree(token)
-	entries := make([]kv.Entry, 0, len(snap.Entries))
-	for _, e := range snap.Entries {
-		entries = append(entries, e)
-	}
-	t.Apply(entries, nil)
+	t, _ := snap.Tree(token) // one whose keys are not of one moment is refused by its conditions
 	if t.Exists() {
 		return nil, nil
 	}
 	writes, err := t.Create(kv.Edit{Value: v, By: by.String()}, meta)
-	if token.Hashed() {
-		for i := range writes {
-			if writes[i].Key == subjects.ContextRoot(token) {
-				writes[i].Name = seed.Name
-			}
-		}
-	}
+	label(writes, token, seed.Name)
 	return writes, err
 }
 
 // grown lets the replicas of this node know at once what it has committed.
 func (c *Contexts) grown(id string, first uint64, writes []kv.Write) {
-	entries := make([]kv.Entry, len(writes))
-	for i := range writes {
-		entries[i] = writes[i].Entry(id, first+uint64(i))
-	}
+	entries := kv.Entries(id, first, writes)
 	c.confirmName(entries)
 	for i := range entries {
 		k, ok := entries[i].Key.Context()

@@ -354,18 +354,18 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 			return f, true, true // and the snapshot says why
 		}
 	}
-	s.label(f.writes)
+	label(f.writes, s.token, s.name)
 	return f, false, true
 }
 
-// label writes the context's name on puts of the root whose key has only its hash.
-func (s *shared) label(writes []kv.Write) {
-	if !s.token.Hashed() {
+// label writes a context's name on puts of the root whose key has only its hash.
+func label(writes []kv.Write, token subjects.Token, name string) {
+	if !token.Hashed() {
 		return
 	}
 	for i := range writes {
-		if writes[i].Key == subjects.ContextRoot(s.token) {
-			writes[i].Name = s.name
+		if writes[i].Key == subjects.ContextRoot(token) {
+			writes[i].Name = name
 		}
 	}
 }
@@ -390,14 +390,7 @@ func (s *shared) snapshotUpTo(until time.Time) (*kv.Tree, uint64, error) {
 		default:
 			return nil, 0, err
 		}
-		t := kv.NewTree(s.token)
-		newest := uint64(0)
-		entries := make([]kv.Entry, 0, len(snap.Entries))
-		for _, e := range snap.Entries {
-			entries, newest = append(entries, e), max(newest, e.Seq)
-		}
-		t.Apply(entries, nil)
-		if newest <= snap.UpTo {
+		if t, whole := snap.Tree(s.token); whole {
 			return t, snap.UpTo, nil
 		}
 		s.sleep(retryPause) // so many keys that they are not of one moment
@@ -454,7 +447,7 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 	default:
 		writes, err = t.Plan(o.edits)
 	}
-	s.label(writes)
+	label(writes, s.token, s.name)
 	return writes, err
 }
 
@@ -536,10 +529,7 @@ func (s *shared) look(f *flight, after uint64, cause error, started time.Time) (
 // confirm puts an acknowledged flight in the replica and returns the sequence of
 // its last write.
 func (s *shared) confirm(f *flight, first uint64) uint64 {
-	entries := make([]kv.Entry, len(f.writes))
-	for i := range f.writes {
-		entries[i] = f.writes[i].Entry(f.id, first+uint64(i))
-	}
+	entries := kv.Entries(f.id, first, f.writes)
 	s.replica.Confirm(entries)
 	s.c.confirmName(entries)
 	return first + uint64(len(entries)) - 1
@@ -643,7 +633,7 @@ func (s *shared) compact() {
 		if len(writes) == 0 {
 			return
 		}
-		s.label(writes)
+		label(writes, s.token, s.name)
 		id := newID()
 		ctx, cancel := context.WithTimeout(s.c.ctx, wire.WriteTimeout)
 		first, err := s.c.bucket.Commit(ctx, id, writes)

@@ -2,6 +2,7 @@ package contexts
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -20,6 +21,8 @@ import (
 const (
 	// idleFor is how long a context stays open that nobody uses.
 	idleFor = 2 * time.Minute
+	// awaitPoll is how often one who waits for a snapshot looks why there is none.
+	awaitPoll = time.Second
 	// verifyRetry is how often the bucket is looked at again that is not as it
 	// must be.
 	verifyRetry = 10 * time.Second
@@ -202,6 +205,35 @@ func (c *Contexts) online() error {
 		return wire.Errorf(wire.Offline, "the node has stopped")
 	}
 	return c.usable
+}
+
+// await waits until a replica has its first snapshot, or why it cannot be had.
+func (c *Contexts) await(ctx context.Context, r *kv.Replica, what string) error {
+	for {
+		select {
+		case <-r.Ready():
+			return nil
+		default:
+		}
+		if err := c.online(); err != nil {
+			return err
+		}
+		_, failed := r.State()
+		if isUnusable(failed) {
+			return failed
+		}
+		select {
+		case <-r.Ready():
+		case <-time.After(awaitPoll):
+		case <-ctx.Done():
+			if failed == nil {
+				failed = ctx.Err()
+			}
+			return wire.AsError(fmt.Errorf("%s: not read yet: %w", what, failed))
+		case <-c.ctx.Done():
+			return wire.Errorf(wire.Offline, "the node has stopped")
+		}
+	}
 }
 
 // get opens a context, which stays open while it is used: s.release.

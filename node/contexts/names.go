@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/subjects"
@@ -131,26 +130,9 @@ func (n *names) leave(app subjects.App) {
 	}
 }
 
-// await waits for the first snapshot.
+// await waits until the names are known.
 func (n *names) await(ctx context.Context, c *Contexts) error {
-	for {
-		select {
-		case <-n.replica.Ready():
-			return nil
-		default:
-		}
-		if err := c.online(); err != nil {
-			return err
-		}
-		select {
-		case <-n.replica.Ready():
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return wire.Errorf(wire.CodeOf(ctx.Err()), "the list of contexts is not read yet: %w", ctx.Err())
-		case <-c.ctx.Done():
-			return wire.Errorf(wire.Offline, "the node has stopped")
-		}
-	}
+	return c.await(ctx, n.replica, "the list of contexts")
 }
 
 func (c *Contexts) listNames(ctx context.Context) ([]string, error) {

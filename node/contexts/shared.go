@@ -2,6 +2,7 @@ package contexts
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -98,31 +99,7 @@ func (s *shared) connected(online bool) {
 
 // await waits until the context is known.
 func (s *shared) await(ctx context.Context) error {
-	select {
-	case <-s.replica.Ready():
-		return nil
-	default:
-	}
-	for {
-		if err := s.c.online(); err != nil {
-			return err
-		}
-		select {
-		case <-s.replica.Ready():
-			return nil
-		case <-time.After(time.Second):
-			if _, err := s.replica.State(); isUnusable(err) {
-				return err
-			}
-		case <-ctx.Done():
-			if _, err := s.replica.State(); err != nil {
-				return err
-			}
-			return wire.Errorf(wire.CodeOf(ctx.Err()), "context %q: not read yet: %w", s.name, ctx.Err())
-		case <-s.c.ctx.Done():
-			return wire.Errorf(wire.Offline, "the node has stopped")
-		}
-	}
+	return s.c.await(ctx, s.replica, fmt.Sprintf("context %q", s.name))
 }
 
 // update takes what the replica learned.

@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +25,20 @@ import (
 
 	"github.com/weft-fabric/weft/node"
 )
+
+// Setting is a number from the environment that chooses another run of a test.
+func Setting(t testing.TB, name string, otherwise int64) int64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	v, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return v
+}
 
 // Servers is how many there are, and how many replicas each bucket has.
 const Servers = 3

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -58,7 +56,7 @@ func (s *soak) violation(format string, args ...any) {
 }
 
 func TestSoak(t *testing.T) {
-	seed, minutes := setting(t, "SEED", time.Now().UnixNano()%1e9), setting(t, "MINUTES", 1)
+	seed, minutes := cluster.Setting(t, "SEED", time.Now().UnixNano()%1e9), cluster.Setting(t, "MINUTES", 1)
 	t.Logf("SEED=%d MINUTES=%d: %d servers, %d nodes, a fault every %s", seed, minutes, servers, nodes, faultEvery)
 	s := &soak{
 		t: t, rng: rand.New(rand.NewPCG(uint64(seed), 1)), cluster: cluster.New(t, realm), faults: map[string]int{}, runs: map[int64]int{},
@@ -84,19 +82,6 @@ func TestSoak(t *testing.T) {
 		d.stop()
 	}
 	s.report()
-}
-
-func setting(t *testing.T, name string, otherwise int64) int64 {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	v, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return v
 }
 
 // fault restarts something, chosen by the seed.

@@ -6,9 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,7 +97,7 @@ func (r *run) violation(format string, args ...any) {
 }
 
 func TestStress(t *testing.T) {
-	seed, seconds := setting(t, "SEED", time.Now().UnixNano()%1e9), setting(t, "STRESS_SECONDS", 60)
+	seed, seconds := cluster.Setting(t, "SEED", time.Now().UnixNano()%1e9), cluster.Setting(t, "STRESS_SECONDS", 60)
 	t.Logf("SEED=%d STRESS_SECONDS=%d: %d nodes with %d apps each", seed, seconds, nodes, appsPerNode)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -118,19 +116,6 @@ func TestStress(t *testing.T) {
 		w.judge(f)
 	}
 	r.report(f, took, converged)
-}
-
-func setting(t *testing.T, name string, otherwise int64) int64 {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	v, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return v
 }
 
 // plans are the contexts: what kinds of operations meet in one decides which

@@ -128,14 +128,8 @@ func newChannelUpdateLine(s *session, u node.ChannelUpdate) (*channelUpdateLine,
 	case u.Kind == node.ChannelChanged && len(u.Changes) == 0:
 		line.Meta = ch.Meta
 	}
-	for _, c := range u.Changes {
-		change, err := newChangeLine(c.Path, c.Value)
-		if err != nil {
-			return nil, err
-		}
-		line.Changes = append(line.Changes, change)
-	}
-	return line, nil
+	line.Changes, err = newChangeLines(u.Changes)
+	return line, err
 }
 
 // String is the line for people.

@@ -191,20 +191,14 @@ func newContextEventLine(s *session, e node.ContextEvent) (*contextEventLine, er
 		Event: e.Kind.String(), Time: time.Now().UTC(), Name: e.Name, Exists: e.Exists, Revision: e.Revision,
 		By: s.writer(e.By), Conflated: e.Conflated, Since: momentOrNull(e.Since), kind: e.Kind,
 	}
+	var err error
 	if e.Kind == node.ContextSnapshot {
-		var err error
 		if line.Value, err = sortedJSON(e.Value()); err != nil {
 			return nil, err
 		}
 	}
-	for _, c := range e.Changes {
-		change, err := newChangeLine(c.Path, c.Value)
-		if err != nil {
-			return nil, err
-		}
-		line.Changes = append(line.Changes, change)
-	}
-	return line, nil
+	line.Changes, err = newChangeLines(e.Changes)
+	return line, err
 }
 
 // String is the line for people.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
@@ -206,6 +207,17 @@ type changeLine struct {
 func newChangeLine(path []string, value wire.Payload) (changeLine, error) {
 	raw, err := sortedJSON(value)
 	return changeLine{Path: append([]string{}, path...), Value: raw, Removed: value.IsZero()}, err
+}
+
+func newChangeLines(changes []contexts.Change) (lines []changeLine, err error) {
+	for _, c := range changes {
+		line, err := newChangeLine(c.Path, c.Value)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
 }
 
 // String is the change for people: a.b = 1, or a.b removed.

@@ -669,6 +669,34 @@ func TestContextBucketAnew(t *testing.T) {
 	})
 }
 
+// TestContextBucketMissing: whoever asks is told what an operator has to do.
+func TestContextBucketMissing(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a := h.node("a")
+		defer a.Stop()
+		ann := join(t, a, "ann").Contexts()
+		nc := h.client()
+		defer nc.Close()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := js.DeleteStream(t.Context(), "KV_weft_desk_ctx"); err != nil {
+			t.Fatal(err)
+		}
+		for what, f := range map[string]func() error{
+			"names": func() error { _, err := ann.Names(t.Context()); return err },
+			"get":   func() error { _, err := ann.Get(t.Context(), "new"); return err },
+			"set":   func() error { _, err := ann.Set(t.Context(), "new", object{}); return err },
+		} {
+			began := time.Now()
+			if err := f(); !errors.Is(err, wire.ErrUnavailable) || !strings.Contains(err.Error(), "weft admin provision desk") || time.Since(began) > 10*time.Second {
+				t.Errorf("%s: %v after %s", what, err, time.Since(began))
+			}
+		}
+	})
+}
+
 // TestContextForeignWriters: whoever can write to the bucket is one more writer.
 func TestContextForeignWriters(t *testing.T) {
 	inFabric(t, func(t *testing.T, fb *fabric) {

@@ -14,10 +14,10 @@ func TestDelay(t *testing.T) {
 			lo, hi = min(lo, d), max(hi, d)
 		}
 		bound := reconnectMax
-		if attempts < 7 {
-			bound = reconnectMin + reconnectMin<<attempts
+		if attempts < soonAttempts {
+			bound = reconnectMin + min(soonMax, reconnectMin<<attempts)
 		}
-		if lo < reconnectMin || hi > reconnectMax || lo > reconnectMin+bound/10 || hi < bound/10*9 {
+		if lo < reconnectMin || hi > min(bound, reconnectMax) || lo > reconnectMin+bound/10 || hi < bound/10*9 {
 			t.Errorf("attempt %d: %s to %s", attempts, lo, hi)
 		}
 	}

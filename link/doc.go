@@ -8,7 +8,8 @@
 // request that caused it ([wire.ErrDenied]) instead of becoming a timeout; if it
 // is the inbox that is denied, to every request.
 // A link never gives up: it reconnects for ever with full jitter between 50 ms
-// and 5 s, and notices a dead peer after two missed pings (3 s each).
+// and 1 s, after about 7 s between 50 ms and 5 s, and notices a dead peer after two
+// missed pings (3 s each).
 //
 // It does not know what travels: subjects come from package subjects, bodies
 // from package wire. A node has two links, one for control and one for bulk,

@@ -31,6 +31,10 @@ const (
 	writeTimeout = 4 * time.Second
 	reconnectMin = 50 * time.Millisecond
 	reconnectMax = 5 * time.Second
+	// For about the first 7 s the bound is soonMax: a node whose connection was
+	// gone for a moment is back before the others take it for lost.
+	soonAttempts = 16
+	soonMax      = time.Second
 	pendingMsgs  = 1 << 16
 	pendingBytes = 64 << 20
 )
@@ -157,11 +161,12 @@ func (l *Link) options() []nats.Option {
 	return opts
 }
 
-// delay is full jitter: any time between the minimum and a bound that doubles.
+// delay is full jitter: any time between the minimum and a bound that doubles up
+// to soonMax, and later is reconnectMax.
 func delay(attempts int) time.Duration {
 	bound := reconnectMax
-	if attempts < 7 {
-		bound = min(bound, reconnectMin<<attempts)
+	if attempts < soonAttempts {
+		bound = min(soonMax, reconnectMin<<attempts)
 	}
 	return min(reconnectMax, reconnectMin+rand.N(bound))
 }

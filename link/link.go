@@ -90,6 +90,7 @@ type Link struct {
 	denied  atomic.Uint64
 	slow    sync.Map // *nats.Subscription -> func(dropped int)
 	closing atomic.Bool
+	asks    asks
 	first   chan struct{} // closed when connected for the first time
 	once    sync.Once
 }
@@ -264,25 +265,11 @@ func (l *Link) Do(ctx context.Context, subject string, fn func(context.Context) 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c := &inflight{cancel}
-	l.mu.Lock()
-	if l.deaf != nil {
-		defer l.mu.Unlock()
-		return l.deaf
+	if err := l.enlist(subject, c); err != nil {
+		return err
 	}
-	if l.inflight[subject] == nil {
-		l.inflight[subject] = map[*inflight]struct{}{}
-	}
-	l.inflight[subject][c] = struct{}{}
-	l.mu.Unlock()
 	err := fn(ctx)
-	l.mu.Lock()
-	if m := l.inflight[subject]; m != nil {
-		delete(m, c)
-		if len(m) == 0 {
-			delete(l.inflight, subject)
-		}
-	}
-	l.mu.Unlock()
+	l.delist(subject, c)
 	if err == nil {
 		return nil
 	}
@@ -290,6 +277,31 @@ func (l *Link) Do(ctx context.Context, subject string, fn func(context.Context) 
 		return Typed(cause)
 	}
 	return Typed(err)
+}
+
+// enlist notes a request in flight, so that a denial of its subject ends it.
+func (l *Link) enlist(subject string, c *inflight) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.deaf != nil {
+		return l.deaf
+	}
+	if l.inflight[subject] == nil {
+		l.inflight[subject] = map[*inflight]struct{}{}
+	}
+	l.inflight[subject][c] = struct{}{}
+	return nil
+}
+
+func (l *Link) delist(subject string, c *inflight) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m := l.inflight[subject]; m != nil {
+		delete(m, c)
+		if len(m) == 0 {
+			delete(l.inflight, subject)
+		}
+	}
 }
 
 // Request sends msg and waits for one reply. The errors are [ErrNoResponders],

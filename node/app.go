@@ -39,12 +39,22 @@ func (a *App) Channels() *Channels { return a.realm.channels.For(a.id) }
 // Register offers a method. It returns when other nodes can see it, or at once
 // while the fabric is offline.
 func (a *App) Register(ctx context.Context, m Method, h Handler) error {
-	return a.realm.interop.Register(ctx, a.id, m, h)
+	if err := a.realm.interop.Register(a.id, m, h); err != nil {
+		return err
+	}
+	return a.Settle(ctx)
 }
+
+// Settle returns when other nodes can see what apps of this node did so far, or
+// at once while the fabric is offline.
+func (a *App) Settle(ctx context.Context) error { return a.realm.directory.Settle(ctx) }
 
 // Unregister withdraws a method; calls that it is serving go on.
 func (a *App) Unregister(ctx context.Context, name string) error {
-	return a.realm.interop.Unregister(ctx, a.id, name)
+	if err := a.realm.interop.Unregister(a.id, name); err != nil {
+		return err
+	}
+	return a.Settle(ctx)
 }
 
 // Invoke calls a method. args is any value that encodes to msgpack, a Payload,
@@ -57,7 +67,11 @@ func (a *App) Invoke(ctx context.Context, method string, args any, opts ...Optio
 // CreateStream offers a stream. It returns when other nodes can see it, or at
 // once while the fabric is offline.
 func (a *App) CreateStream(ctx context.Context, m Method, o StreamOptions) (*Stream, error) {
-	return a.realm.interop.CreateStream(ctx, a.id, m, o)
+	s, err := a.realm.interop.CreateStream(a.id, m, o)
+	if err != nil {
+		return nil, err
+	}
+	return s, a.Settle(ctx)
 }
 
 // Subscribe subscribes to a stream. It returns when a server has accepted and

@@ -40,6 +40,8 @@ type (
 type (
 	// Info is one node.
 	Info = directory.Node
+	// View is who is here at one moment.
+	View = directory.View
 	// AppInfo is one app.
 	AppInfo = directory.App
 	// Event is one change of who is here.

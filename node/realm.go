@@ -320,29 +320,55 @@ func (r *Realm) States(ctx context.Context) iter.Seq[State] {
 	}
 }
 
-// Join connects an app. Its identity needs an Application; User, Machine, Node
-// and App are stamped by the node, PID is this process's unless given.
+// Join connects an app. Its identity needs an Application; User, OSUser, Machine,
+// Node and App are stamped by the node, PID is this process's unless given.
 func (r *Realm) Join(ctx context.Context, id Identity) (*App, error) {
 	if id.Application == "" {
 		return nil, wire.Errorf(wire.BadName, "an app needs an Application")
 	}
+	id.User = r.id.user
+	if id.PID == 0 {
+		id.PID = os.Getpid()
+	}
+	a, err := r.join(id, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Settle(ctx); err != nil {
+		a.Leave()
+		return nil, err
+	}
+	return a, nil
+}
+
+// JoinClient connects a client of the gateway, which keeps its claims: User is
+// the login, and there need not be an Application. It does not wait until other
+// nodes can see the client.
+func (r *Realm) JoinClient(id Identity) (*Client, error) {
+	a, err := r.join(id, map[string]string{"global": ""})
+	if err != nil {
+		return nil, err
+	}
+	return &Client{App: a}, nil
+}
+
+func (r *Realm) join(id Identity, domains map[string]string) (*App, error) {
 	if _, err := subjects.Encode(id.Application); err != nil {
 		return nil, wire.Errorf(wire.BadName, "application: %w", err)
 	}
 	app := subjects.NewApp(r.id.boot, r.apps.Add(1))
-	id.User, id.Machine, id.Node, id.App = r.id.user, r.id.machine, string(r.id.node), string(app)
-	if id.PID == 0 {
-		id.PID = os.Getpid()
-	}
-	if err := r.interop.Join(app, id); err != nil {
-		return nil, err
-	}
-	if err := r.directory.Settle(ctx); err != nil {
-		r.interop.Leave(app)
+	id.OSUser, id.Machine, id.Node, id.App = r.id.user, r.id.machine, string(r.id.node), string(app)
+	if err := r.interop.Join(app, id, domains); err != nil {
 		return nil, err
 	}
 	return &App{realm: r, id: app, identity: id}, nil
 }
+
+// View is who is here now, and what they offer.
+func (r *Realm) View() *View { return r.directory.View() }
+
+// Changed is closed at the next change of the view.
+func (r *Realm) Changed() <-chan struct{} { return r.directory.Changed() }
 
 func (r *Realm) identityOf(id subjects.App) (Identity, bool) {
 	a, ok := r.directory.App(id)

@@ -70,7 +70,9 @@ var (
 type Error struct {
 	Code    Code
 	Message string
-	cause   error
+	// Detail is the text of a JSON object that a gateway client attached, or "".
+	Detail string
+	cause  error
 }
 
 // Errorf makes an Error. A %w operand stays reachable through errors.Is and
@@ -147,7 +149,11 @@ func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		message = strings.Replace(message, e.Error(), e.Message, 1)
 	}
-	return &Error{Code: CodeOf(err), Message: message, cause: err}
+	e := &Error{Code: CodeOf(err), Message: message, cause: err}
+	if inner, ok := errors.AsType[*Error](err); ok {
+		e.Detail = inner.Detail
+	}
+	return e
 }
 
 // maxText bounds every text for people that crosses the wire.

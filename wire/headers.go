@@ -19,6 +19,7 @@ const (
 	HeaderCompact     = "Weft-Compact"
 	HeaderErrorCode   = "Weft-Error-Code"
 	HeaderError       = "Weft-Error"
+	HeaderDetail      = "Weft-Detail"
 	HeaderContentType = "Content-Type"
 	HeaderRoutingKey  = "Weft-Routing-Key"
 	HeaderTarget      = "Weft-Target"
@@ -110,4 +111,21 @@ func EncodeHeaderText(s string) string {
 		return r
 	}, cut(s, maxText))
 	return strings.TrimSpace(s)
+}
+
+// ParseDetail reads a Weft-Detail header: the text of a JSON object of at most
+// MaxDetail bytes, or nothing.
+func ParseDetail(s string) (string, error) {
+	switch {
+	case s == "":
+		return "", nil
+	case len(s) > MaxDetail:
+		return "", Errorf(Limit, "%s: %d bytes, the limit is %d", HeaderDetail, len(s), MaxDetail)
+	case s[0] != '{':
+		return "", Errorf(BadPayload, "%s is not a JSON object", HeaderDetail)
+	}
+	if err := CheckJSON([]byte(s)); err != nil {
+		return "", Errorf(BadPayload, "%s: %w", HeaderDetail, err)
+	}
+	return s, nil
 }

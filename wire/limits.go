@@ -19,6 +19,23 @@ const (
 	MaxMethods = 1000
 	// MaxChannels is how many channels an app has joined at a time.
 	MaxChannels = 64
+	// MaxDomains is how many domains of the gateway's protocol there can be.
+	MaxDomains = 8
+	// MaxRestrictions is how long an expression that restricts may be.
+	MaxRestrictions = 1024
+	// MaxMembers is how many members an object may have that is read as a message.
+	MaxMembers = 64
+	// MaxDetail is how long the JSON object may be that gateway clients attach to a
+	// call, a subscription or an error.
+	MaxDetail = maxText
+	// MaxExtra is how long the further claims of an identity may be.
+	MaxExtra = 1 << 10
+	// MaxDefinition is how many bytes a gateway client's definition of a method may
+	// have, and MaxDefinitions all those of one client together.
+	MaxDefinition  = 16 << 10
+	MaxDefinitions = 512 << 10
+	// MaxHolds is how many ref-counted contexts an app keeps alive.
+	MaxHolds = 1000
 	// MaxSubscriptions is how many stream and topic subscriptions an app has.
 	MaxSubscriptions = 2000
 	// MaxPendingCalls is how many calls of an app may be in flight, and how

@@ -17,7 +17,9 @@ type Raw = msgpack.RawMessage
 const DocVersion = 1
 
 // Identity is what an app says of itself, and what its node stamps on it. The
-// node overwrites User, Machine, Node and App; the rest is the app's claim.
+// node overwrites OSUser, Machine, Node and App; the rest is the app's claim.
+// User is who has logged in: of a gateway client the login that it stated, of
+// any other app the operating system's user. Decide by OSUser.
 type Identity struct {
 	Application     string `msgpack:"application" json:"application"`
 	ApplicationName string `msgpack:"applicationName,omitempty" json:"applicationName,omitempty"`
@@ -29,7 +31,12 @@ type Identity struct {
 	Service         string `msgpack:"service,omitempty" json:"service,omitempty"`
 	API             string `msgpack:"api,omitempty" json:"api,omitempty"`
 
-	User    string `msgpack:"user,omitempty" json:"user,omitempty"`
+	User string `msgpack:"user,omitempty" json:"user,omitempty"`
+	// Extra is what else a gateway client says of itself: the text of a JSON
+	// object, "" for nothing. It is a string so that identities can be compared.
+	Extra string `msgpack:"extra,omitempty" json:"extra,omitempty"`
+
+	OSUser  string `msgpack:"osUser,omitempty" json:"osUser,omitempty"`
 	Machine string `msgpack:"machine,omitempty" json:"machine,omitempty"`
 	Node    string `msgpack:"node,omitempty" json:"node,omitempty"`
 	App     string `msgpack:"app,omitempty" json:"app,omitempty"`
@@ -45,7 +52,7 @@ func (id *Identity) property(name string) (string, bool) {
 		return id.ApplicationName, true
 	case "instance":
 		return id.Instance, true
-	case "pid":
+	case "pid", "process":
 		return strconv.Itoa(id.PID), true
 	case "windowid":
 		return id.WindowID, true
@@ -57,8 +64,10 @@ func (id *Identity) property(name string) (string, bool) {
 		return id.Service, true
 	case "api":
 		return id.API, true
-	case "user":
+	case "user", "login":
 		return id.User, true
+	case "osuser":
+		return id.OSUser, true
 	case "machine":
 		return id.Machine, true
 	case "node":
@@ -78,7 +87,7 @@ func (f Filter) Check() error {
 	var id Identity
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		if _, ok := id.property(name); !ok {
-			return Errorf(BadPayload, "an identity has no property %q: use application, applicationName, instance, pid, windowId, environment, region, service, api, user, machine, node or app", name)
+			return Errorf(BadPayload, "an identity has no property %q: use application, applicationName, instance, pid, windowId, environment, region, service, api, user, osUser, machine, node or app", name)
 		}
 	}
 	return nil
@@ -95,7 +104,8 @@ func (f Filter) Match(id *Identity) bool {
 }
 
 // Method describes a method, or with Streaming a stream. Two definitions with
-// equal Name, Accepts and Returns are the same method.
+// equal Name, Accepts and Returns are the same method. The last three fields are
+// those of gateway clients.
 type Method struct {
 	Name        string         `msgpack:"name" json:"name"`
 	Accepts     string         `msgpack:"accepts,omitempty" json:"accepts,omitempty"`
@@ -106,6 +116,14 @@ type Method struct {
 	Version     int            `msgpack:"version,omitempty" json:"version,omitempty"`
 	Streaming   bool           `msgpack:"streaming,omitempty" json:"streaming,omitempty"`
 	Flags       map[string]any `msgpack:"flags,omitempty" json:"flags,omitempty"`
+
+	// ID is what the offering app calls the method, unique in it.
+	ID string `msgpack:"id,omitempty" json:"id,omitempty"`
+	// Restrictions is an expression, see package restriction: an app for which
+	// it does not hold does not see the method and cannot call it.
+	Restrictions string `msgpack:"restrictions,omitempty" json:"restrictions,omitempty"`
+	// Extra is what else the definition says: the text of a JSON object.
+	Extra string `msgpack:"extra,omitempty" json:"extra,omitempty"`
 }
 
 // Manifest is an immutable list of methods, kept in the directory bucket under
@@ -121,6 +139,12 @@ type AppDoc struct {
 	Manifests []string `msgpack:"manifests,omitempty"`
 	// Channels are the names of the channels that the app has joined.
 	Channels []string `msgpack:"channels,omitempty"`
+	// Domains are the domains of the gateway's protocol that a client has joined,
+	// each with its restrictions, "" for none. It is nil for every other app:
+	// those take part in everything.
+	Domains map[string]string `msgpack:"domains,omitempty"`
+	// Holds are the ref-counted contexts that the app keeps alive.
+	Holds []string `msgpack:"holds,omitempty"`
 }
 
 // NodeDoc is a node's document in the directory: who is on it and what they
@@ -152,6 +176,8 @@ type SubscribeRequest struct {
 	// Args are the subscription's arguments: one msgpack value, or absent.
 	Args   Raw  `msgpack:"args,omitempty"`
 	Resume bool `msgpack:"resume,omitempty"`
+	// Detail is a JSON object that a gateway client sent beside the arguments.
+	Detail string `msgpack:"detail,omitempty"`
 }
 
 // SubscribeReply accepts a subscription. A refusal is an error reply.

@@ -81,7 +81,7 @@ func (d *Directory) assert(ctx context.Context) error {
 	doc := d.document()
 	used := make(map[string]time.Time, len(d.stored))
 	for _, a := range self.Apps {
-		ad := wire.AppDoc{Identity: a.Identity, Channels: a.Channels}
+		ad := wire.AppDoc{Identity: a.Identity, Channels: a.Channels, Domains: a.Domains, Holds: a.Holds}
 		if len(a.Methods) > 0 {
 			hash, err := d.store(ctx, a)
 			if err != nil {

@@ -180,13 +180,17 @@ func (d *Directory) reason(n subjects.Node) string {
 	return d.reasons[n]
 }
 
-// AddApp adds a local app. Its identity must have been stamped.
-func (d *Directory) AddApp(id subjects.App, identity wire.Identity) error {
+// AddApp adds a local app. Its identity must have been stamped; domains is nil
+// unless the app is a gateway client.
+func (d *Directory) AddApp(id subjects.App, identity wire.Identity, domains map[string]string) error {
+	if err := checkDomains(id, domains); err != nil {
+		return err
+	}
 	return d.setLocal(func(apps []*App) ([]*App, error) {
 		if len(apps) >= wire.MaxApps {
 			return nil, wire.Errorf(wire.Limit, "apps on node %s: %d, the limit is %d (%s)", d.cfg.Self, len(apps)+1, wire.MaxApps, identity.Application)
 		}
-		return append(slices.Clone(apps), &App{ID: id, Identity: identity, Node: d.cfg.Self, SameMachine: true, Local: true}), nil
+		return append(slices.Clone(apps), &App{ID: id, Identity: identity, Node: d.cfg.Self, SameMachine: true, Local: true, Domains: maps.Clone(domains)}), nil
 	})
 }
 
@@ -211,6 +215,60 @@ func (d *Directory) SetChannels(id subjects.App, channels []string) error {
 		return err
 	}
 	return d.setApp(id, func(a *App) { a.Channels = slices.Clone(channels) })
+}
+
+// SetDomains replaces the domains that a local gateway client has joined.
+func (d *Directory) SetDomains(id subjects.App, domains map[string]string) error {
+	if err := checkDomains(id, domains); err != nil {
+		return err
+	}
+	return d.setApp(id, func(a *App) { a.Domains = maps.Clone(domains) })
+}
+
+// SetHolds replaces the ref-counted contexts that a local app keeps alive.
+func (d *Directory) SetHolds(id subjects.App, contexts []string) error {
+	if err := checkHolds(id, contexts); err != nil {
+		return err
+	}
+	return d.setApp(id, func(a *App) { a.Holds = slices.Clone(contexts) })
+}
+
+// checkApp is what a reader checks of an app in a document.
+func checkApp(id subjects.App, a *wire.AppDoc) error {
+	if len(a.Identity.Extra) > wire.MaxExtra {
+		return wire.Errorf(wire.Limit, "further claims of app %s: %d bytes, the limit is %d", id, len(a.Identity.Extra), wire.MaxExtra)
+	}
+	if err := checkChannels(id, a.Channels); err != nil {
+		return err
+	}
+	if err := checkDomains(id, a.Domains); err != nil {
+		return err
+	}
+	return checkHolds(id, a.Holds)
+}
+
+func checkDomains(id subjects.App, domains map[string]string) error {
+	if len(domains) > wire.MaxDomains {
+		return wire.Errorf(wire.Limit, "domains of app %s: %d, the limit is %d", id, len(domains), wire.MaxDomains)
+	}
+	for name, restrictions := range domains {
+		if n := max(len(name), len(restrictions)); n > wire.MaxRestrictions {
+			return wire.Errorf(wire.Limit, "a domain of app %s, or its restrictions: %d bytes, the limit is %d", id, n, wire.MaxRestrictions)
+		}
+	}
+	return nil
+}
+
+func checkHolds(id subjects.App, contexts []string) error {
+	if len(contexts) > wire.MaxHolds {
+		return wire.Errorf(wire.Limit, "ref-counted contexts of app %s: %d, the limit is %d", id, len(contexts), wire.MaxHolds)
+	}
+	for _, name := range contexts {
+		if _, err := subjects.Encode(name); err != nil || name == "" {
+			return wire.Errorf(wire.BadName, "app %s holds context %q, which cannot be", id, name)
+		}
+	}
+	return nil
 }
 
 // checkChannels is for writer and reader.

@@ -153,11 +153,14 @@ func (d *Directory) parse(id subjects.Node, data []byte) (*wire.NodeDoc, error) 
 		case len(doc.Apps[i].Manifests) > maxManifests:
 			return nil, wire.Errorf(wire.Limit, "manifests of app %s: %d, the limit is %d", app, len(doc.Apps[i].Manifests), maxManifests)
 		}
-		if err := checkChannels(app, doc.Apps[i].Channels); err != nil {
+		if err := checkApp(app, &doc.Apps[i]); err != nil {
 			return nil, err
 		}
 		seen[app] = true
-		a.Node, a.User, a.Machine = doc.Node, doc.User, doc.Machine
+		a.Node, a.OSUser, a.Machine = doc.Node, doc.User, doc.Machine
+		if doc.Apps[i].Domains == nil { // no gateway client: nothing of it is a login
+			a.User = doc.User
+		}
 	}
 	return &doc, nil
 }
@@ -188,7 +191,7 @@ func (d *Directory) show(id subjects.Node, p *peer) {
 }
 
 func (d *Directory) app(id subjects.Node, doc *wire.NodeDoc, ad *wire.AppDoc) *App {
-	a := &App{ID: subjects.App(ad.Identity.App), Identity: ad.Identity, Node: id, SameMachine: doc.Machine == d.cfg.Machine, Channels: ad.Channels}
+	a := &App{ID: subjects.App(ad.Identity.App), Identity: ad.Identity, Node: id, SameMachine: doc.Machine == d.cfg.Machine, Channels: ad.Channels, Domains: ad.Domains, Holds: ad.Holds}
 	for _, hash := range ad.Manifests {
 		m := d.manifests[hash]
 		if m == nil {
@@ -203,7 +206,8 @@ func (d *Directory) app(id subjects.Node, doc *wire.NodeDoc, ad *wire.AppDoc) *A
 }
 
 func sameApp(a, b *App) bool {
-	return a.Identity == b.Identity && a.SameMachine == b.SameMachine && slices.Equal(a.Methods, b.Methods) && slices.Equal(a.Channels, b.Channels)
+	return a.Identity == b.Identity && a.SameMachine == b.SameMachine && slices.Equal(a.Methods, b.Methods) && slices.Equal(a.Channels, b.Channels) &&
+		maps.Equal(a.Domains, b.Domains) && slices.Equal(a.Holds, b.Holds)
 }
 
 // fetch reads a manifest once, from the bucket or else from its node, and then

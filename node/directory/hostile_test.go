@@ -147,7 +147,7 @@ func TestLimits(t *testing.T) {
 		for i := range wire.MaxApps {
 			a.app(fmt.Sprintf("app%d", i))
 		}
-		if err := a.AddApp(subjects.NewApp(a.boot, 9999), wire.Identity{Application: "more"}); !errors.Is(err, wire.ErrLimit) || !strings.Contains(err.Error(), "more") {
+		if err := a.AddApp(subjects.NewApp(a.boot, 9999), wire.Identity{Application: "more"}, nil); !errors.Is(err, wire.ErrLimit) || !strings.Contains(err.Error(), "more") {
 			t.Errorf("apps: %v", err)
 		}
 		id := subjects.NewApp(a.boot, 1)

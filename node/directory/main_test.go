@@ -302,7 +302,7 @@ func (m *member) app(name string, methods ...string) subjects.App {
 	m.t.Helper()
 	m.apps++
 	id := subjects.NewApp(m.boot, uint64(m.apps))
-	if err := m.AddApp(id, wire.Identity{Application: name, App: string(id), Node: string(m.id), User: "user-" + string(m.id), Machine: "machine-" + string(m.id)}); err != nil {
+	if err := m.AddApp(id, wire.Identity{Application: name, App: string(id), Node: string(m.id), User: "user-" + string(m.id), OSUser: "user-" + string(m.id), Machine: "machine-" + string(m.id)}, nil); err != nil {
 		m.t.Fatal(err)
 	}
 	m.offer(id, methods...)

@@ -44,6 +44,11 @@ type App struct {
 	Methods     []*wire.Method
 	// Channels are the names of the channels that the app has joined.
 	Channels []string
+	// Domains are the domains of the gateway's protocol that a client has joined,
+	// with its restrictions; nil for an app that is no gateway client.
+	Domains map[string]string
+	// Holds are the ref-counted contexts that the app keeps alive.
+	Holds []string
 }
 
 // Method returns the app's definition of a method or stream.

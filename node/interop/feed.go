@@ -244,13 +244,8 @@ func (l *leg) runLocal() {
 	ctx, cancel := context.WithTimeout(l.sub.ctx, l.sub.o.timeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { l.finish(errOf(ctx)) })()
-	name, err := s.decide(ctx, l.sub.args, l.sub.app.identity)
-	if err != nil {
-		l.finish(err)
-		return
-	}
-	c := &Subscriber{stream: s, id: l.id, node: x.cfg.Self, who: l.sub.app.identity, args: l.sub.args, leg: l, confirmed: true, events: make(chan struct{})}
-	if err := s.add(c, name, func(b *branch) error { return l.startLocal(c, b) }); err != nil {
+	c := &Subscriber{stream: s, id: l.id, node: x.cfg.Self, who: l.sub.app.identity, args: l.sub.args, detail: l.sub.o.detail, leg: l, confirmed: true, events: make(chan struct{})}
+	if err := s.admit(ctx, c, func(b *branch) error { return l.startLocal(c, b) }); err != nil {
 		l.finish(err)
 		return
 	}

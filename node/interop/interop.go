@@ -103,12 +103,14 @@ func (a *app) exit(f *flight) {
 	a.mu.Unlock()
 }
 
-// method is what an app registered: a handler or a stream.
+// method is what an app registered: one of a handler, a deferred server and a
+// stream.
 type method struct {
-	def     *wire.Method
-	token   subjects.Token
-	handler Handler
-	stream  *Stream
+	def      *wire.Method
+	token    subjects.Token
+	handler  Handler
+	deferred Deferred
+	stream   *Stream
 }
 
 // Handler serves a method. Its result is any value that encodes to msgpack, a
@@ -128,6 +130,8 @@ type Call struct {
 	ID     string
 	// Trace is the W3C trace context, if the caller sent one.
 	Trace Trace
+	// Detail is a JSON object that a gateway client sent beside the arguments.
+	Detail string
 }
 
 // Trace is a W3C trace context.
@@ -244,8 +248,8 @@ func (x *Interop) spawn(f func()) {
 	}
 }
 
-// Join adds a local app.
-func (x *Interop) Join(id subjects.App, identity wire.Identity) error {
+// Join adds a local app; domains is nil unless it is a gateway client.
+func (x *Interop) Join(id subjects.App, identity wire.Identity, domains map[string]string) error {
 	a := &app{id: id, identity: identity, methods: map[string]*method{}, subs: map[*Subscription]struct{}{}, flights: flights{}}
 	a.ctx, a.leave = context.WithCancelCause(x.ctx)
 	x.mu.Lock()
@@ -256,7 +260,7 @@ func (x *Interop) Join(id subjects.App, identity wire.Identity) error {
 	}
 	x.apps[id] = a
 	x.mu.Unlock()
-	if err := x.cfg.Directory.AddApp(id, identity); err != nil {
+	if err := x.cfg.Directory.AddApp(id, identity, domains); err != nil {
 		x.mu.Lock()
 		delete(x.apps, id)
 		x.mu.Unlock()
@@ -296,17 +300,17 @@ func (x *Interop) Leave(id subjects.App) {
 	x.cfg.Directory.RemoveApp(id)
 }
 
-// Register offers a method and returns when other nodes can see it, or at once
-// while NATS is away.
-func (x *Interop) Register(ctx context.Context, id subjects.App, def wire.Method, h Handler) error {
+// Register offers a method. Apps of this node see it at once; others when the
+// directory has settled.
+func (x *Interop) Register(id subjects.App, def wire.Method, h Handler) error {
 	def.Streaming = false
 	if h == nil {
 		return wire.Errorf(wire.BadPayload, "method %q without a handler", def.Name)
 	}
-	return x.offer(ctx, id, &method{def: &def, handler: h})
+	return x.offer(id, &method{def: &def, handler: h})
 }
 
-func (x *Interop) offer(ctx context.Context, id subjects.App, m *method) error {
+func (x *Interop) offer(id subjects.App, m *method) error {
 	if m.def.Name == "" {
 		return wire.Errorf(wire.BadName, "a method or stream needs a name")
 	}
@@ -337,10 +341,7 @@ func (x *Interop) offer(ctx context.Context, id subjects.App, m *method) error {
 		}
 	}
 	a.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return x.cfg.Directory.Settle(ctx)
+	return err
 }
 
 // publishMethods tells the directory what an app offers; a.mu is held so that
@@ -355,7 +356,7 @@ func (x *Interop) publishMethods(a *app) error {
 }
 
 // Unregister withdraws a method; calls that it is serving go on.
-func (x *Interop) Unregister(ctx context.Context, id subjects.App, name string) error {
+func (x *Interop) Unregister(id subjects.App, name string) error {
 	a, err := x.app(id)
 	if err != nil {
 		return err
@@ -370,10 +371,7 @@ func (x *Interop) Unregister(ctx context.Context, id subjects.App, name string) 
 	delete(a.methods, key)
 	err = x.publishMethods(a)
 	a.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return x.cfg.Directory.Settle(ctx)
+	return err
 }
 
 func (x *Interop) app(id subjects.App) (*app, error) {

@@ -27,6 +27,7 @@ type options struct {
 	timeout time.Duration
 	wait    time.Duration
 	trace   Trace
+	detail  string
 }
 
 // Target says which servers of a method or stream are meant. The zero value is
@@ -34,6 +35,7 @@ type options struct {
 type Target struct {
 	mode    targetMode
 	filters []wire.Filter
+	app     subjects.App
 }
 
 type targetMode uint8
@@ -43,6 +45,7 @@ const (
 	all
 	skipMine
 	instances
+	exactly
 )
 
 // The targets that need no filter.
@@ -60,6 +63,9 @@ var (
 // Instances is every server that one of the filters selects, each once.
 func Instances(filters ...wire.Filter) Target { return Target{mode: instances, filters: filters} }
 
+// Exactly is one app.
+func Exactly(app subjects.App) Target { return Target{mode: exactly, app: app} }
+
 func (t Target) apply(o *options) { o.target = t }
 
 type optionFunc func(*options)
@@ -72,6 +78,10 @@ func Timeout(d time.Duration) Option { return optionFunc(func(o *options) { o.ti
 
 // Wait is how long to wait for a server to appear; not at all unless given.
 func Wait(d time.Duration) Option { return optionFunc(func(o *options) { o.wait = d }) }
+
+// Detail gives a stream's app a JSON object beside the arguments of a
+// subscription.
+func Detail(object string) Option { return optionFunc(func(o *options) { o.detail = object }) }
 
 // WithTrace passes a W3C trace context on.
 func WithTrace(t Trace) Option { return optionFunc(func(o *options) { o.trace = t }) }
@@ -181,6 +191,7 @@ type outgoing struct {
 	// id is the id of a forwarded ask, "" for a new one.
 	id       string
 	args     wire.Payload
+	detail   string
 	o        options
 	deadline time.Time
 }
@@ -229,6 +240,8 @@ func (x *Interop) match(name string, t Target, caller subjects.App, streams bool
 		switch {
 		case s.Method.Streaming != streams:
 			return true
+		case t.mode == exactly:
+			return s.App.ID != t.app
 		case t.mode == skipMine:
 			return s.App.ID == caller
 		case t.mode == instances:
@@ -391,6 +404,9 @@ func (x *Interop) message(s directory.Server, out *outgoing) (*nats.Msg, error) 
 	} else {
 		msg.Header[wire.HeaderApp] = []string{out.caller.App}
 	}
+	if out.detail != "" {
+		msg.Header[wire.HeaderDetail] = []string{wire.EncodeHeaderText(out.detail)}
+	}
 	if token.Hashed() {
 		msg.Header[wire.HeaderName] = []string{subjects.EscapeName(s.Method.Name)}
 	}
@@ -466,7 +482,7 @@ func (x *Interop) tell(to subjects.Node, verb subjects.Verb, v any) {
 // result reads a reply.
 func result(reply *nats.Msg) (wire.Payload, error) {
 	if code := reply.Header.Get(wire.HeaderErrorCode); code != "" {
-		return wire.Payload{}, wire.FromHeader(code, reply.Header.Get(wire.HeaderError))
+		return wire.Payload{}, errorOf(reply)
 	}
 	if wire.Injected(reply.Header, reply.Data) {
 		return wire.Payload{}, wire.Errorf(wire.BadPayload, "the reply is not a Weft reply")
@@ -480,4 +496,13 @@ func result(reply *nats.Msg) (wire.Payload, error) {
 		return wire.Payload{}, nil
 	}
 	return p, p.Check()
+}
+
+// errorOf reads an error reply.
+func errorOf(reply *nats.Msg) error {
+	e := wire.FromHeader(reply.Header.Get(wire.HeaderErrorCode), reply.Header.Get(wire.HeaderError))
+	if detail, err := wire.ParseDetail(reply.Header.Get(wire.HeaderDetail)); err == nil { // or it is left out
+		e.Detail = detail
+	}
+	return e
 }

@@ -283,7 +283,7 @@ func (l *leg) send(ctx context.Context, verb subjects.Verb, timeout time.Duratio
 		return err
 	}
 	if code := reply.Header.Get(wire.HeaderErrorCode); code != "" {
-		return wire.FromHeader(code, reply.Header.Get(wire.HeaderError))
+		return errorOf(reply)
 	}
 	return wire.Unmarshal(reply.Data, r)
 }
@@ -316,7 +316,7 @@ func (l *leg) request() error {
 		}
 		defer x.awaited(l.server.ID, f)
 	}
-	q := wire.SubscribeRequest{ID: id, App: string(l.sub.app.id), Server: string(l.server.ID), Stream: l.stream, Args: args.Data}
+	q := wire.SubscribeRequest{ID: id, App: string(l.sub.app.id), Server: string(l.server.ID), Stream: l.stream, Args: args.Data, Detail: l.sub.o.detail}
 	var r wire.SubscribeReply
 	if err := l.send(ctx, subjects.VerbSubscribe, l.sub.o.timeout, q, &r); err != nil {
 		return err

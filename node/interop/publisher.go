@@ -27,28 +27,28 @@ func (x *Interop) accept(from subjects.Node, q wire.SubscribeRequest) (wire.Subs
 	if m.stream == nil {
 		return none, wire.Errorf(wire.NoServer, "%q is a method, not a stream", q.Stream)
 	}
+	detail, err := wire.ParseDetail(q.Detail)
+	if err != nil {
+		return none, err
+	}
 	s := m.stream
 	c := &Subscriber{
 		stream: s, id: q.ID, node: from, who: x.subscriberOf(from, q.App), subject: string(push),
-		args: wire.Payload{Data: q.Args}, renewed: time.Now(), events: make(chan struct{}),
+		args: wire.Payload{Data: q.Args}, detail: detail, renewed: time.Now(), events: make(chan struct{}),
 	}
 	if err := x.reserve(c); err != nil {
 		return none, err
 	}
 	ctx, cancel := context.WithTimeout(s.app.ctx, wire.CallTimeout)
 	defer cancel()
-	name, err := s.decide(ctx, c.args, c.who)
-	if err == nil {
-		err = s.add(c, name, func(*branch) error { return nil })
-	}
-	if err != nil {
+	if err := s.admit(ctx, c, func(*branch) error { return nil }); err != nil {
 		x.mu.Lock()
 		delete(x.pubs, c.id)
 		x.mu.Unlock()
 		return none, err
 	}
 	x.wg.Go(func() { x.mark(c) })
-	return wire.SubscribeReply{Branch: name, Epoch: s.epoch}, nil
+	return wire.SubscribeReply{Branch: c.branch.name, Epoch: s.epoch}, nil
 }
 
 // reserve takes a subscription's id, while it is being decided about.
@@ -154,12 +154,21 @@ func (x *Interop) confirm(from subjects.Node, q wire.ConfirmRequest) (wire.Confi
 	if !c.confirmed {
 		s.added(c)
 	}
+	first := !c.confirmed
 	c.confirmed = true
 	c.renewed = time.Now()
 	for _, k := range c.branch.kept {
 		if k.seq > q.After && k.seq <= q.Seq {
 			r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data})
 		}
+	}
+	if first && len(c.branch.kept) == 0 {
+		for _, k := range c.early {
+			if k.seq <= q.Seq {
+				r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data})
+			}
+		}
+		c.early = nil
 	}
 	return r, nil
 }

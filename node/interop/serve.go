@@ -36,6 +36,10 @@ func (x *Interop) served(id subjects.App, name string) (*app, *method, error) {
 // ctx ends, even if the handler goes on. ctx is the flight's; it also ends when
 // the app leaves.
 func (x *Interop) serve(ctx context.Context, f *flight, a *app, m *method, c *Call, finish func(wire.Payload, error)) {
+	if m.deferred != nil {
+		x.awaitDeferred(ctx, a, m, c, finish)
+		return
+	}
 	if m.handler == nil {
 		finish(wire.Payload{}, wire.Errorf(wire.NoServer, "%q is a stream: subscribe to it", m.def.Name))
 		return
@@ -131,7 +135,16 @@ func (x *Interop) onCall(msg *nats.Msg) {
 		x.reply(msg, format, wire.Payload{}, err)
 		return
 	}
-	call := &Call{Method: m.def.Name, Args: args, Caller: x.callerOf(c.From, msg.Header), ID: msg.Header.Get(wire.HeaderID), Trace: traceOf(msg.Header)}
+	detail, err := wire.ParseDetail(msg.Header.Get(wire.HeaderDetail))
+	if err != nil {
+		x.reply(msg, format, wire.Payload{}, err)
+		return
+	}
+	call := &Call{Method: m.def.Name, Args: args, Caller: x.callerOf(c.From, msg.Header), ID: msg.Header.Get(wire.HeaderID), Trace: traceOf(msg.Header), Detail: detail}
+	if m.deferred != nil {
+		x.answerDeferred(msg, format, c.From, a, m, *call)
+		return
+	}
 	x.spawn(func() { x.answer(msg, format, c.From, a, m, call) })
 }
 
@@ -277,6 +290,9 @@ func (x *Interop) reply(msg *nats.Msg, format wire.Format, p wire.Payload, err e
 		e := wire.AsError(err)
 		out.Header[wire.HeaderErrorCode] = []string{string(e.Code)}
 		out.Header[wire.HeaderError] = []string{wire.EncodeHeaderText(e.Message)}
+		if e.Detail != "" {
+			out.Header[wire.HeaderDetail] = []string{wire.EncodeHeaderText(e.Detail)}
+		}
 	} else {
 		out.Data = p.Data
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weft-fabric/weft/subjects"
@@ -40,13 +42,25 @@ type StreamOptions struct {
 	// OnAdded is called when a subscription has started, OnRemoved when it has
 	// ended; each on a goroutine of its own, added before removed.
 	OnAdded, OnRemoved func(*Subscriber)
+	// Decide, if given, takes the place of the three above. It must not block, and
+	// decides now or later by calling decide once: what is pushed after decide
+	// has returned reaches the subscriber, on other nodes too. An error of decide
+	// says that the subscription was given up meanwhile.
+	Decide func(r *SubscriptionRequest, decide func(branch string, err error) (*Subscriber, error))
+	// Ended is called when a subscription that Decide accepted has ended. It must
+	// not block.
+	Ended func(*Subscriber)
 }
 
 // SubscriptionRequest is what OnRequest decides about.
 type SubscriptionRequest struct {
+	// ID is the subscription's id.
+	ID         string
 	Stream     string
 	Args       wire.Payload
 	Subscriber wire.Identity
+	// Detail is a JSON object that a gateway client sent beside the arguments.
+	Detail string
 }
 
 // Stream is a stream that a local app publishes. All methods are safe for
@@ -94,6 +108,7 @@ type Subscriber struct {
 	node   subjects.Node
 	who    wire.Identity
 	args   wire.Payload
+	detail string
 	branch *branch
 	leg    *leg // of a local subscription
 
@@ -102,14 +117,16 @@ type Subscriber struct {
 	private   uint64 // sequence of private data
 	sent      time.Time
 	confirmed bool
+	early     []kept // what was pushed before the subscriber confirmed
 	renewed   time.Time // a stranger's last sign of life
 	absent    time.Time // since when the directory lacks the app
 	gone      bool
 	events    chan struct{} // closed when OnAdded has returned
 }
 
-// CreateStream offers a stream and returns when other nodes can see it.
-func (x *Interop) CreateStream(ctx context.Context, id subjects.App, def wire.Method, o StreamOptions) (*Stream, error) {
+// CreateStream offers a stream. Apps of this node see it at once; others when
+// the directory has settled.
+func (x *Interop) CreateStream(id subjects.App, def wire.Method, o StreamOptions) (*Stream, error) {
 	if o.Snapshot < 0 || o.Snapshot > wire.MaxSnapshot {
 		return nil, wire.Errorf(wire.Limit, "snapshot of stream %q: %d messages, the limit is %d", def.Name, o.Snapshot, wire.MaxSnapshot)
 	}
@@ -120,7 +137,7 @@ func (x *Interop) CreateStream(ctx context.Context, id subjects.App, def wire.Me
 	def.Streaming = true
 	s := &Stream{x: x, app: a, opts: o, epoch: newEpoch(), branches: map[string]*branch{}, subs: map[*Subscriber]struct{}{}}
 	s.m = &method{def: &def, stream: s}
-	if err := x.offer(ctx, id, s.m); err != nil {
+	if err := x.offer(id, s.m); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -223,10 +240,28 @@ func (s *Stream) push(b *branch, p, packed wire.Payload) {
 		b.sent = time.Now()
 	}
 	for sub := range b.subs {
-		if sub.leg != nil {
+		switch {
+		case sub.leg != nil:
 			sub.leg.deliver(b.seq, p)
+		case !sub.confirmed && s.opts.Decide != nil:
+			sub.early = append(sub.early, kept{b.seq, packed})
+			sub.overrun(s)
 		}
 	}
+}
+
+// overrun ends a subscription for which more was pushed than can wait until it
+// has confirmed; the stream's mu is held.
+func (c *Subscriber) overrun(s *Stream) {
+	bytes := 0
+	for _, k := range c.early {
+		bytes += len(k.body.Data)
+	}
+	if len(c.early) <= wire.MaxSnapshot && bytes <= wire.MaxSnapshotBytes {
+		return
+	}
+	c.early = nil
+	s.x.spawn(func() { c.close(wire.Busy, "more was pushed than can wait for a new subscriber") })
 }
 
 // keep adds a message to the snapshot. One that fills a whole message would
@@ -323,6 +358,9 @@ func (s *Stream) end(why string) {
 
 // Identity is the subscribing app.
 func (c *Subscriber) Identity() wire.Identity { return c.who }
+
+// ID is the subscription's id.
+func (c *Subscriber) ID() string { return c.id }
 
 // Args are the arguments of the subscription.
 func (c *Subscriber) Args() wire.Payload { return c.args }
@@ -424,6 +462,12 @@ func (s *Stream) drop(c *Subscriber) bool {
 		delete(s.x.pubs, c.id)
 		s.x.mu.Unlock()
 	}
+	if s.opts.Decide != nil {
+		if s.opts.Ended != nil {
+			s.opts.Ended(c)
+		}
+		return true
+	}
 	if confirmed && s.opts.OnRemoved != nil {
 		s.x.wg.Go(func() {
 			<-c.events
@@ -453,8 +497,51 @@ func (x *Interop) guard(what string, f func()) {
 	f()
 }
 
+// admit asks the stream's app about a subscription and adds it; start as in add.
+func (s *Stream) admit(ctx context.Context, c *Subscriber, start func(*branch) error) error {
+	if s.opts.Decide == nil {
+		name, err := s.decide(ctx, c)
+		if err != nil {
+			return err
+		}
+		return s.add(c, name, start)
+	}
+	if n := s.app.serving.Add(1); n > wire.MaxPendingCalls {
+		s.app.serving.Add(-1)
+		return wire.Errorf(wire.Busy, "calls being served by app %s: the limit is %d (%s)", s.app.id, wire.MaxPendingCalls, s.Name())
+	}
+	defer s.app.serving.Add(-1)
+	decided := make(chan error, 1)
+	var over atomic.Bool
+	s.opts.Decide(c.request(), func(branch string, err error) (*Subscriber, error) {
+		if !over.CompareAndSwap(false, true) {
+			return nil, wire.Errorf(wire.TargetGone, "the subscription was given up, or is decided")
+		}
+		if err == nil {
+			err = s.add(c, branch, start)
+		} else if _, typed := errors.AsType[*wire.Error](err); !typed {
+			err = wire.Errorf(wire.Rejected, "%w", err)
+		}
+		decided <- err
+		return c, err
+	})
+	select {
+	case err := <-decided:
+		return err
+	case <-ctx.Done():
+		if over.CompareAndSwap(false, true) {
+			return errOf(ctx)
+		}
+		return <-decided
+	}
+}
+
+func (c *Subscriber) request() *SubscriptionRequest {
+	return &SubscriptionRequest{ID: c.id, Stream: c.stream.Name(), Args: c.args, Subscriber: c.who, Detail: c.detail}
+}
+
 // decide asks the stream's app about a subscription.
-func (s *Stream) decide(ctx context.Context, args wire.Payload, who wire.Identity) (branch string, err error) {
+func (s *Stream) decide(ctx context.Context, c *Subscriber) (branch string, err error) {
 	if s.opts.OnRequest == nil {
 		return "", nil
 	}
@@ -469,7 +556,7 @@ func (s *Stream) decide(ctx context.Context, args wire.Payload, who wire.Identit
 			err = wire.Errorf(wire.Rejected, "the publisher's handler panicked")
 		}
 	}()
-	branch, err = s.opts.OnRequest(ctx, &SubscriptionRequest{Stream: s.Name(), Args: args, Subscriber: who})
+	branch, err = s.opts.OnRequest(ctx, c.request())
 	if err != nil {
 		return "", wire.Errorf(wire.Rejected, "%w", err)
 	}

@@ -137,7 +137,7 @@ func (s *Subscription) follows() bool { return s.o.target.mode == all || s.o.tar
 // begin starts on the servers: on the first that can be reached for best,
 // otherwise on all of them.
 func (s *Subscription) begin(ctx context.Context, servers []directory.Server) error {
-	if s.o.target.mode == best {
+	if s.o.target.mode == best || s.o.target.mode == exactly {
 		var err error
 		for _, server := range servers {
 			err = s.add(server).wait(ctx)
@@ -237,7 +237,7 @@ func (s *Subscription) over(l *leg, started bool, err error) {
 	if closed {
 		return
 	}
-	if started || !again && s.o.target.mode != best {
+	if started || !again && s.o.target.mode != best && s.o.target.mode != exactly {
 		branch := l.branchName()
 		s.q.Control(Event{Kind: Closed, Server: l.server.Identity, Branch: branch, Reason: wire.AsError(err).Message, Err: err}, origin{leg: l, branch: branch})
 	}

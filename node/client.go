@@ -1,0 +1,54 @@
+package node
+
+import (
+	"time"
+
+	"github.com/weft-fabric/weft/node/interop"
+	"github.com/weft-fabric/weft/subjects"
+)
+
+// Client is an app that is connected through the gateway. What it has beyond an
+// [App] does not wait: a session of the gateway must not. Create it with
+// [Realm.JoinClient].
+type Client struct{ *App }
+
+// The parts of calls that do not wait; see package interop.
+type (
+	// Deferred serves methods without holding a goroutine for each call.
+	Deferred = interop.Deferred
+	// Pending is a call that a Deferred has not answered yet.
+	Pending = interop.Pending
+)
+
+// Exactly is one app, as a target.
+func Exactly(app subjects.App) Target { return interop.Exactly(app) }
+
+// Detail gives a stream's app a JSON object beside the arguments of a
+// subscription.
+func Detail(object string) Option { return interop.Detail(object) }
+
+// SetDomains says which domains of the local protocol the client has joined, each
+// with its restrictions.
+func (c *Client) SetDomains(domains map[string]string) error {
+	return c.realm.directory.SetDomains(c.id, domains)
+}
+
+// Start calls a method of one app; done gets the outcome. See
+// [interop.Interop.Start].
+func (c *Client) Start(target subjects.App, method string, args Payload, detail string, timeout time.Duration, done func(Result)) (cancel func(error)) {
+	return c.realm.interop.Start(c.id, target, method, args, detail, timeout, done)
+}
+
+// Offer is Register for a deferred server. Other nodes see the method when the
+// directory has settled.
+func (c *Client) Offer(m Method, d Deferred) error {
+	return c.realm.interop.RegisterDeferred(c.id, m, d)
+}
+
+// OfferStream is CreateStream without waiting.
+func (c *Client) OfferStream(m Method, o StreamOptions) (*Stream, error) {
+	return c.realm.interop.CreateStream(c.id, m, o)
+}
+
+// Withdraw is Unregister without waiting.
+func (c *Client) Withdraw(name string) error { return c.realm.interop.Unregister(c.id, name) }

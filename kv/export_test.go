@@ -11,7 +11,7 @@ import (
 // what is republished, in whatever order, and lets it read.
 func NewStillReplica(b *Bucket, filter subjects.Key, whole bool, update func(Update)) *Replica {
 	return &Replica{
-		bucket: b, filter: filter, whole: whole, log: slog.New(slog.DiscardHandler), update: update, cancel: func() {},
+		bucket: b, filters: []subjects.Key{filter}, whole: whole, log: slog.New(slog.DiscardHandler), update: update, cancel: func() {},
 		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
 		seqs: map[subjects.Key]uint64{}, purged: map[subjects.Key]uint64{},
 	}

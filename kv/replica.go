@@ -46,15 +46,15 @@ type Update struct {
 	Anew bool
 }
 
-// Replica follows the keys below a filter: it is equal to what the leader of
+// Replica follows the keys below its filters: it is equal to what the leader of
 // the stream has, or finds out that it is not and reads everything again. Create
 // it with [Bucket.Replicate].
 type Replica struct {
-	bucket *Bucket
-	filter subjects.Key
-	whole  bool
-	log    *slog.Logger
-	update func(Update)
+	bucket  *Bucket
+	filters []subjects.Key
+	whole   bool
+	log     *slog.Logger
+	update  func(Update)
 
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -84,19 +84,20 @@ type ReplicaStats struct {
 	Snapshots, Gaps, Caught uint64
 }
 
-// Replicate follows the keys below a filter until the replica is closed. update
-// is called for everything that is learned, one call at a time, and must not
-// call the replica. With whole the members of a batch are held until its commit
-// has come, which needs a filter that matches all of them.
+// Replicate follows the keys below some filters until the replica is closed.
+// update is called for everything that is learned, one call at a time, and must
+// not call the replica. With whole the members of a batch are held until its
+// commit has come, which needs one filter that matches all of them. What comes
+// below different filters comes in any order, except that a snapshot is of all.
 //
 // Wake must be called when the connection was made or lost.
-func (b *Bucket) Replicate(filter subjects.Key, whole bool, log *slog.Logger, update func(Update)) *Replica {
+func (b *Bucket) Replicate(filters []subjects.Key, whole bool, log *slog.Logger, update func(Update)) *Replica {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Replica{
-		bucket: b, filter: filter, whole: whole, log: log, update: update, cancel: cancel,
+		bucket: b, filters: filters, whole: whole, log: log, update: update, cancel: cancel,
 		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
 		seqs: map[subjects.Key]uint64{}, purged: map[subjects.Key]uint64{},
 	}
@@ -156,17 +157,19 @@ func (r *Replica) Confirm(entries []Entry) {
 
 func (r *Replica) run(ctx context.Context) {
 	defer close(r.done)
-	sub := r.subscribe(ctx)
-	if sub == nil {
-		return
-	}
+	subs, ok := r.subscribe(ctx)
 	defer func() {
-		r.bucket.link.Unsubscribe(sub)
+		for _, sub := range subs {
+			r.bucket.link.Unsubscribe(sub)
+		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.release()
 		r.update = func(Update) {}
 	}()
+	if !ok {
+		return
+	}
 	check := time.NewTimer(checkFirst)
 	defer check.Stop()
 	next := func(d time.Duration) { check.Reset(d - d/10 + rand.N(d/5)) }
@@ -174,7 +177,7 @@ func (r *Replica) run(ctx context.Context) {
 	for {
 		select {
 		case why := <-r.refresh:
-			r.log.DebugContext(ctx, "reading again", slog.String("filter", string(r.filter)), slog.String("why", why))
+			r.log.DebugContext(ctx, "reading again", slog.Any("filters", r.filters), slog.String("why", why))
 			if !pause(ctx, refreshJitter) {
 				return
 			}
@@ -191,24 +194,27 @@ func (r *Replica) run(ctx context.Context) {
 	}
 }
 
-// subscribe tries until it succeeds; nil when ctx has ended.
-func (r *Replica) subscribe(ctx context.Context) *nats.Subscription {
-	for try := 0; ; try++ {
-		sub, err := r.bucket.Follow(ctx, r.filter, r.follow, func(int) { r.gap("too slow") })
+// subscribe tries until it succeeds; false when ctx has ended.
+func (r *Replica) subscribe(ctx context.Context) (subs []*nats.Subscription, ok bool) {
+	for try := 0; len(subs) < len(r.filters); {
+		sub, err := r.bucket.Follow(ctx, r.filters[len(subs)], r.follow, func(int) { r.gap("too slow") })
 		if err == nil {
-			return sub
+			subs = append(subs, sub)
+			continue
 		}
 		r.failed(ctx, err)
 		if !r.retry(ctx, try) {
-			return nil
+			return subs, false
 		}
+		try++
 	}
+	return subs, true
 }
 
 // snapshot reads everything, and again until it succeeds.
 func (r *Replica) snapshot(ctx context.Context) {
 	for try := 0; ctx.Err() == nil; try++ {
-		s, err := r.bucket.Snapshot(ctx, r.filter)
+		s, err := r.bucket.Snapshot(ctx, r.filters...)
 		if err == nil {
 			r.merge(s)
 			return
@@ -234,7 +240,7 @@ func (r *Replica) failed(ctx context.Context, err error) {
 	r.mu.Lock()
 	r.synced, r.err = false, err
 	r.mu.Unlock()
-	r.log.DebugContext(ctx, "cannot read", slog.String("filter", string(r.filter)), slog.Any("error", err))
+	r.log.DebugContext(ctx, "cannot read", slog.Any("filters", r.filters), slog.Any("error", err))
 }
 
 // merge makes the replica what the snapshot says, except for what is newer.
@@ -397,7 +403,7 @@ func (r *Replica) check(ctx context.Context) (refresh bool) {
 	if !synced {
 		return true
 	}
-	s, missing, err := r.bucket.since(ctx, r.filter, from)
+	s, missing, err := r.bucket.since(ctx, r.filters, from)
 	if err != nil {
 		r.failed(ctx, err)
 		return !errors.Is(err, wire.ErrOffline)
@@ -406,7 +412,7 @@ func (r *Replica) check(ctx context.Context) (refresh bool) {
 		return false
 	}
 	if missing != "" {
-		r.log.DebugContext(ctx, "reading again", slog.String("filter", string(r.filter)), slog.String("why", missing))
+		r.log.DebugContext(ctx, "reading again", slog.Any("filters", r.filters), slog.String("why", missing))
 		return true
 	}
 	r.mu.Lock()

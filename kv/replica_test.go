@@ -233,7 +233,7 @@ func TestReplicaFollows(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := contexts(t)
 		var updates []kv.Update
-		r := b.Replicate(subjects.ContextKeys(client), true, nil, func(u kv.Update) { updates = append(updates, u) })
+		r := b.Replicate([]subjects.Key{subjects.ContextKeys(client)}, true, nil, func(u kv.Update) { updates = append(updates, u) })
 		defer r.Close()
 		<-r.Ready()
 		if synced, err := r.State(); !synced || err != nil {

@@ -31,11 +31,11 @@ const (
 	snapshotPage = 8 << 20
 )
 
-// Snapshot is every key below a filter as of one sequence.
+// Snapshot is every key below some filters as of one sequence.
 type Snapshot struct {
 	Entries map[subjects.Key]Entry
-	// UpTo is the stream sequence up to which the snapshot is complete. Of a
-	// filter with more than 1,000 keys some entries may be newer.
+	// UpTo is the stream sequence up to which the snapshot is complete. Of
+	// filters with more than 1,000 keys some entries may be newer.
 	UpTo uint64
 	// Created tells one creation of the stream from another: a stream that was
 	// made anew starts its sequences again.
@@ -54,9 +54,10 @@ func (s Snapshot) Tree(context subjects.Token) (t *Tree, whole bool) {
 	return t, whole
 }
 
-// Snapshot reads all keys below filter. It returns only what the leader
-// confirms to be complete; see the package documentation.
-func (b *Bucket) Snapshot(ctx context.Context, filter subjects.Key) (Snapshot, error) {
+// Snapshot reads all keys below the filters, of which no key may match two. It
+// returns only what the leader confirms to be complete; see the package
+// documentation.
+func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapshot, error) {
 	var last error
 	for try := range snapshotTries {
 		if try > 0 {
@@ -66,7 +67,7 @@ func (b *Bucket) Snapshot(ctx context.Context, filter subjects.Key) (Snapshot, e
 				return Snapshot{}, last
 			}
 		}
-		s, missing, err := b.snapshot(ctx, filter)
+		s, missing, err := b.snapshot(ctx, filters)
 		if err != nil {
 			return Snapshot{}, err
 		}
@@ -79,45 +80,64 @@ func (b *Bucket) Snapshot(ctx context.Context, filter subjects.Key) (Snapshot, e
 }
 
 // snapshot makes one attempt; missing says why it does not count.
-func (b *Bucket) snapshot(ctx context.Context, filter subjects.Key) (s Snapshot, missing string, err error) {
-	info, err := b.info(ctx, b.name.Subject(filter))
-	if err != nil {
-		return s, "", err
+func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapshot, missing string, err error) {
+	var first *jetstream.StreamInfo
+	var keys []string // as subjects
+	for _, filter := range filters {
+		info, err := b.info(ctx, b.name.Subject(filter))
+		if err != nil {
+			return s, "", err
+		}
+		if first == nil {
+			first = info
+		}
+		keys = slices.AppendSeq(keys, maps.Keys(info.State.Subjects))
 	}
-	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: info.State.LastSeq, Created: info.Created}
-	if n := len(info.State.Subjects); n > 0 && n <= snapshotWhole {
-		missing, err = b.whole(ctx, filter, info, &s)
+	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Created: first.Created}
+	if n := len(keys); n > 0 && n <= snapshotWhole {
+		missing, err = b.whole(ctx, filters, keys, &s)
 		return s, missing, err
 	}
-	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(info.State.Subjects)), snapshotChunk) {
+	slices.Sort(keys)
+	for chunk := range slices.Chunk(keys, snapshotChunk) {
 		upTo, err := b.multiLast(ctx, chunk, len(chunk), s.Entries)
 		if err != nil {
 			return s, "", err
 		}
-		if upTo < info.State.LastSeq {
-			return s, behind(upTo, info.State.LastSeq), nil
+		if upTo < s.UpTo {
+			return s, behind(upTo, s.UpTo), nil
 		}
 	}
-	if len(s.Entries) < len(info.State.Subjects) {
-		return s, strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(info.State.Subjects)) + " keys", nil
+	if len(s.Entries) < len(keys) {
+		return s, strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(keys)) + " keys", nil
 	}
 	return s, "", nil
 }
 
-// whole reads all keys below the filter as of one moment.
-func (b *Bucket) whole(ctx context.Context, filter subjects.Key, info *jetstream.StreamInfo, s *Snapshot) (missing string, err error) {
-	upTo, err := b.multiLast(ctx, []string{string(b.name.Subject(filter))}, snapshotWhole+1, s.Entries)
+// subjects are the filters as the server knows them.
+func (b *Bucket) subjects(filters []subjects.Key) []string {
+	list := make([]string, len(filters))
+	for i, filter := range filters {
+		list[i] = string(b.name.Subject(filter))
+	}
+	return list
+}
+
+// whole reads all keys below the filters as of one moment. The leader has keys,
+// and had written up to s.UpTo.
+func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []string, s *Snapshot) (missing string, err error) {
+	upTo, err := b.multiLast(ctx, b.subjects(filters), snapshotWhole+1, s.Entries)
 	switch {
 	case errors.Is(err, errTooMany):
 		return "more than " + strconv.Itoa(snapshotWhole) + " keys by now", nil
 	case err != nil:
 		return "", err
-	case upTo < info.State.LastSeq:
-		return behind(upTo, info.State.LastSeq), nil
+	case upTo < s.UpTo:
+		return behind(upTo, s.UpTo), nil
 	case upTo == nothing:
-		return "none of " + strconv.Itoa(len(info.State.Subjects)) + " keys", nil
+		return "none of " + strconv.Itoa(len(keys)) + " keys", nil
 	}
-	for subject := range info.State.Subjects {
+	for _, subject := range keys {
 		key, err := b.keyOf(subjects.Subject(subject))
 		if err != nil {
 			continue // not a key; nothing that can be read is lost
@@ -130,12 +150,12 @@ func (b *Bucket) whole(ctx context.Context, filter subjects.Key, info *jetstream
 	return cut(*s), nil
 }
 
-// since reads the keys below the filter that were written after a sequence, as
+// since reads the keys below the filters that were written after a sequence, as
 // of one moment, from any replica of the stream; missing says why the answer
 // does not count.
-func (b *Bucket) since(ctx context.Context, filter subjects.Key, after uint64) (s Snapshot, missing string, err error) {
+func (b *Bucket) since(ctx context.Context, filters []subjects.Key, after uint64) (s Snapshot, missing string, err error) {
 	s = Snapshot{Entries: map[subjects.Key]Entry{}}
-	req := multiLastRequest{MultiLast: []string{string(b.name.Subject(filter))}, Seq: after + 1, Batch: snapshotWhole + 1, MaxBytes: snapshotPage}
+	req := multiLastRequest{MultiLast: b.subjects(filters), Seq: after + 1, Batch: snapshotWhole + 1, MaxBytes: snapshotPage}
 	s.UpTo, err = b.pages(ctx, req, s.Entries)
 	switch {
 	case errors.Is(err, errTooMany):

@@ -3,7 +3,9 @@ package node
 import (
 	"time"
 
+	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/interop"
+	"github.com/weft-fabric/weft/node/topics"
 	"github.com/weft-fabric/weft/subjects"
 )
 
@@ -18,6 +20,46 @@ type (
 	Deferred = interop.Deferred
 	// Pending is a call that a Deferred has not answered yet.
 	Pending = interop.Pending
+	// ContextWrite is a write to a context that does not wait; see package contexts.
+	ContextWrite = contexts.Write
+	// ContextCreation is a context that is made without waiting.
+	ContextCreation = contexts.Creation
+	// ContextTerms are what a context is created with beside its object.
+	ContextTerms = contexts.Terms
+	// PublishOption says more about one message on a topic.
+	PublishOption = topics.PublishOption
+	// SubscribeOption narrows a subscription to topics.
+	SubscribeOption = topics.SubscribeOption
+)
+
+// The lifetimes of contexts.
+const (
+	ContextRetained   = contexts.Retained
+	ContextRefCounted = contexts.RefCounted
+	ContextOwnership  = contexts.Ownership
+)
+
+// TopicLost is the kind of the event that says that messages are missing.
+const TopicLost = topics.Lost
+
+// RoutingKey gives a message on a topic a routing key.
+func RoutingKey(key string) PublishOption { return topics.RoutingKey(key) }
+
+// RoutingKeyIs leaves out messages with another routing key.
+func RoutingKeyIs(key string) SubscribeOption { return topics.RoutingKeyIs(key) }
+
+// TopicTarget sends a message only to subscribers that the filter selects.
+func TopicTarget(f Filter) PublishOption { return topics.Target(f) }
+
+// The kinds of stream events, and why a stream has ended.
+const (
+	StreamSubscribed = interop.Subscribed
+	StreamData       = interop.Data
+	StreamGap        = interop.Gap
+	StreamClosed     = interop.Closed
+
+	ReasonStreamClosed = interop.ReasonStreamClosed
+	ReasonAppLeft      = interop.ReasonAppLeft
 )
 
 // Exactly is one app, as a target.
@@ -31,6 +73,12 @@ func Detail(object string) Option { return interop.Detail(object) }
 // with its restrictions.
 func (c *Client) SetDomains(domains map[string]string) error {
 	return c.realm.directory.SetDomains(c.id, domains)
+}
+
+// SetChannels says that the client is on several channels at once, which
+// [Client.Channels] has no way to say.
+func (c *Client) SetChannels(names []string) error {
+	return c.realm.directory.SetChannels(c.id, names)
 }
 
 // Start calls a method of one app; done gets the outcome. See

@@ -330,7 +330,7 @@ func (r *Realm) Join(ctx context.Context, id Identity) (*App, error) {
 	if id.PID == 0 {
 		id.PID = os.Getpid()
 	}
-	a, err := r.join(id, nil)
+	a, err := r.join(func(subjects.App) Identity { return id }, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -342,21 +342,22 @@ func (r *Realm) Join(ctx context.Context, id Identity) (*App, error) {
 }
 
 // JoinClient connects a client of the gateway, which keeps its claims: User is
-// the login, and there need not be an Application. It does not wait until other
-// nodes can see the client.
-func (r *Realm) JoinClient(id Identity) (*Client, error) {
-	a, err := r.join(id, map[string]string{"global": ""})
+// the login, and there need not be an Application. identity is called with the
+// client's id. It does not wait until other nodes can see the client.
+func (r *Realm) JoinClient(identity func(app subjects.App) Identity) (*Client, error) {
+	a, err := r.join(identity, map[string]string{"global": ""})
 	if err != nil {
 		return nil, err
 	}
 	return &Client{App: a}, nil
 }
 
-func (r *Realm) join(id Identity, domains map[string]string) (*App, error) {
+func (r *Realm) join(identity func(subjects.App) Identity, domains map[string]string) (*App, error) {
+	app := subjects.NewApp(r.id.boot, r.apps.Add(1))
+	id := identity(app)
 	if _, err := subjects.Encode(id.Application); err != nil {
 		return nil, wire.Errorf(wire.BadName, "application: %w", err)
 	}
-	app := subjects.NewApp(r.id.boot, r.apps.Add(1))
 	id.OSUser, id.Machine, id.Node, id.App = r.id.user, r.id.machine, string(r.id.node), string(app)
 	if err := r.interop.Join(app, id, domains); err != nil {
 		return nil, err

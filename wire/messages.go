@@ -78,11 +78,32 @@ func (id *Identity) property(name string) (string, bool) {
 	return "", false
 }
 
+// claim is a further claim as text: a string's, or the JSON text of anything else.
+func (id *Identity) claim(name string) (text string, found bool) {
+	if id.Extra == "" {
+		return "", false
+	}
+	members, err := JSONMembers(nil, []byte(id.Extra))
+	if err != nil {
+		return "", false
+	}
+	for _, m := range members {
+		if m.Name == name {
+			if s, ok := JSONString(m.Value); ok {
+				return s, true
+			}
+			return string(m.Value), true
+		}
+	}
+	return "", false
+}
+
 // Filter selects identities: every named property must be equal, without
-// regard to case. An empty filter selects all.
+// regard to case. A name that is no property is looked for in the further claims.
+// An empty filter selects all.
 type Filter map[string]string
 
-// Check refuses property names that no identity has.
+// Check refuses names of which only further claims could be meant.
 func (f Filter) Check() error {
 	var id Identity
 	for _, name := range slices.Sorted(maps.Keys(f)) {
@@ -96,7 +117,11 @@ func (f Filter) Check() error {
 // Match says whether the filter selects id.
 func (f Filter) Match(id *Identity) bool {
 	for name, want := range f {
-		if got, ok := id.property(name); !ok || !strings.EqualFold(got, want) {
+		got, ok := id.property(name)
+		if !ok {
+			got, ok = id.claim(name)
+		}
+		if !ok || !strings.EqualFold(got, want) {
 			return false
 		}
 	}

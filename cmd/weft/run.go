@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		kong.NoDefaultHelp(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(formatHelp),
-		kong.ExplicitGroups([]kong.Group{{Key: connectGroup, Title: "Where NATS is:"}}),
+		kong.ExplicitGroups([]kong.Group{{Key: connectGroup, Title: "Where NATS is:"}, {Key: gatewayGroup, Title: "Apps of Glue42 and io.Connect:"}}),
 		kong.Resolvers(p),
 		kong.Bind(p),
 	)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/weft-fabric/weft/gateway"
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/node/embedded"
 	"github.com/weft-fabric/weft/subjects"
@@ -19,7 +20,8 @@ type upCommand struct {
 	Node    string `placeholder:"ID" help:"Id of the node; <host>-<user> unless given."`
 	Machine string `placeholder:"NAME" help:"Name of the machine; try two on one host."`
 	Listen  string `name:"nats-listen" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS server listens (${default}), or off."`
-	Store   string `placeholder:"DIR" help:"State of the embedded NATS server; of its own for each node."`
+	Store   string `placeholder:"DIR" help:"State of the node and of its embedded NATS server; of its own for each node."`
+	gatewayFlags
 }
 
 // Help is the long help.
@@ -39,7 +41,14 @@ func (c *upCommand) Run(ctx context.Context, p *program) error {
 		return explain(err)
 	}
 	defer n.Stop()
-	if err := c.announce(p, n); err != nil {
+	gw, err := c.startGateway(p, n)
+	if err != nil {
+		return err
+	}
+	if gw != nil {
+		defer gw.Stop()
+	}
+	if err := c.announce(p, n, gw); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -92,7 +101,7 @@ func defaultStore(id string) (string, error) {
 }
 
 // announce says who runs where, and what to try.
-func (c *upCommand) announce(p *program, n *node.Node) error {
+func (c *upCommand) announce(p *program, n *node.Node, gw *gateway.Gateway) error {
 	realm, machine := string(n.Realm().Name()), c.Machine
 	for _, info := range n.Nodes() {
 		if info.Local {
@@ -101,16 +110,19 @@ func (c *upCommand) announce(p *program, n *node.Node) error {
 	}
 	where, url := c.where(n)
 	if p.json {
-		return p.printJSON(map[string]any{
+		line := map[string]any{
 			"node": n.ID(), "realm": realm, "machine": machine, "nats": url,
 			"embedded": n.Embedded() != nil, "online": n.State().Online, "version": version(),
-		})
+		}
+		c.describeJSON(line, gw)
+		return p.printJSON(line)
 	}
 	p.printf("weft %s", version())
 	p.printf("  node     %s", n.ID())
 	p.printf("  realm    %s", realm)
 	p.printf("  machine  %s", machine)
 	p.printf("  nats     %s", where)
+	c.describe(p, gw)
 	if srv := n.Embedded(); srv != nil && srv.URL() != "" {
 		p.printf("  try      weft nodes")
 		p.printf("           weft up --node second --machine second --nats %s", srv.URL())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"iter"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/subjects"
@@ -28,12 +27,12 @@ func (c *Contexts) For(app subjects.App) *App {
 	return &App{c: c, id: app, by: Writer{App: app, Node: c.cfg.Self}}
 }
 
-// Names lists the contexts of the realm in byte order.
-func (a *App) Names(ctx context.Context) ([]string, error) { return a.c.listNames(ctx) }
+// Names lists the contexts of the realm that the app may read, in byte order.
+func (a *App) Names(ctx context.Context) ([]string, error) { return a.c.listNames(ctx, a.id) }
 
-// WatchNames yields a Created for each context that exists, then what is created and
-// destroyed, until ctx ends or the app leaves. While the fabric is offline
-// nothing comes; what happened meanwhile comes afterwards.
+// WatchNames yields a Created for each context that exists and that the app may
+// read, then what is created and destroyed, until ctx ends or the app leaves. While
+// the fabric is offline nothing comes; what happened meanwhile comes afterwards.
 func (a *App) WatchNames(ctx context.Context) iter.Seq[NameEvent] { return a.c.watchNames(ctx, a.id) }
 
 // Get returns the state of a context. Its first use waits for a snapshot; a
@@ -50,12 +49,23 @@ func (a *App) Get(ctx context.Context, name string) (State, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state(s.view).public(name), nil
+	if !a.c.may(a.id, s.meta, toRead) {
+		return State{}, denied(toRead, name)
+	}
+	return s.state().public(s), nil
 }
 
 // Watch yields the state of a context and then each change. A context that does
-// not exist yet can be watched.
-func (a *App) Watch(_ context.Context, name string) (*Watch, error) { return a.c.watch(a.id, name) }
+// not exist yet can be watched; one that the app may not read looks as if it did
+// not exist, except for State.Denied.
+func (a *App) Watch(_ context.Context, name string) (*Watch, error) {
+	return a.c.watch(a.id, name, nil)
+}
+
+// WatchFunc is [App.Watch] for a watch that is polled: wake is called whenever
+// [Watch.Poll] may have something to return that it had not before, maybe before
+// WatchFunc returns. It is called with locks held and must only signal.
+func (a *App) WatchFunc(name string, wake func()) (*Watch, error) { return a.c.watch(a.id, name, wake) }
 
 // Set replaces the object of a context, or creates the context. It returns the
 // revision of the write.
@@ -136,45 +146,55 @@ func removes(edits []kv.Edit) bool {
 // Create makes a context with an object, unless there is one of this name, whose
 // object is left as it is; created says which. The revision is that of the context.
 func (a *App) Create(ctx context.Context, name string, object any) (created bool, revision uint64, err error) {
+	return a.CreateWith(ctx, name, object, Terms{})
+}
+
+// CreateWith is [App.Create] of a context with a lifetime and permissions. The
+// creator of a ref-counted context holds it, see [App.Hold].
+func (a *App) CreateWith(ctx context.Context, name string, object any, terms Terms) (created bool, revision uint64, err error) {
 	v, err := a.object(object)
 	if err != nil {
 		return false, 0, err
 	}
-	meta, err := wire.Marshal(Meta{Creator: string(a.by.App), Node: string(a.by.Node), Lifetime: Retained})
+	o, err := a.creation(v, terms)
 	if err != nil {
 		return false, 0, err
 	}
-	o := &op{task: create, edits: []kv.Edit{{Value: v, By: a.by.String()}}, meta: meta, by: a.by, bytes: v.Size()}
 	if err := a.c.do(ctx, name, o, nil); err != nil {
 		return false, 0, err // the operation may not have ended
 	}
 	return o.made, o.revision, nil
 }
 
+// creation is the operation that makes a context.
+func (a *App) creation(v *kv.Value, terms Terms) (*op, error) {
+	meta, err := a.meta(terms)
+	if err != nil {
+		return nil, err
+	}
+	o := &op{task: create, edits: []kv.Edit{{Value: v, By: a.by.String()}}, meta: meta, by: a.by, bytes: v.Size()}
+	o.encoded, err = wire.Marshal(meta)
+	return o, err
+}
+
 // Destroy ends a context: its object is gone for everybody. A context that does
 // not exist is bad-name.
 func (a *App) Destroy(ctx context.Context, name string, opts ...Option) error {
-	return a.c.do(ctx, name, &op{task: destroy, edits: []kv.Edit{{}}, by: a.by}, opts)
+	return a.c.do(ctx, name, a.destruction(), opts)
+}
+
+func (a *App) destruction() *op {
+	return &op{task: destroy, edits: []kv.Edit{{}}, by: a.by}
 }
 
 func (a *App) edit(ctx context.Context, name string, edits []kv.Edit, opts []Option) (uint64, error) {
-	if err := checkCount(name, len(edits)); err != nil {
-		return 0, err
-	}
 	return a.write(ctx, name, &op{edits: edits}, opts)
 }
 
 func (a *App) write(ctx context.Context, name string, o *op, opts []Option) (uint64, error) {
 	o.by = a.by
-	edits := o.edits
-	for i := range edits {
-		edits[i].By = a.by.String()
-		o.bytes += edits[i].Value.Size()
-		for _, segment := range edits[i].Path {
-			if err := checkSegment(segment); err != nil {
-				return 0, err
-			}
-		}
+	if err := o.take(name, o.edits); err != nil {
+		return 0, err
 	}
 	if err := a.c.do(ctx, name, o, opts); err != nil {
 		return 0, err // the operation may not have ended
@@ -192,21 +212,15 @@ func checkCount(name string, paths int) error {
 	return nil
 }
 
-// checkSegment refuses names that cannot be names in an object.
-func checkSegment(s string) error {
-	if !utf8.ValidString(s) {
-		return wire.Errorf(wire.BadName, "path: %q is not valid UTF-8", s)
-	}
-	return nil
-}
-
 func (a *App) object(x any) (*kv.Value, error) {
 	v, err := parse(x)
 	if err == nil && !v.IsObject() {
-		err = wire.Errorf(wire.BadPayload, "a context is an object")
+		err = errNoObject()
 	}
 	return v, err
 }
+
+func errNoObject() error { return wire.Errorf(wire.BadPayload, "a context is an object") }
 
 func parse(x any) (*kv.Value, error) {
 	p, err := wire.Encode(x)
@@ -214,18 +228,4 @@ func parse(x any) (*kv.Value, error) {
 		return nil, err
 	}
 	return kv.ParseValue(p)
-}
-
-// Lifetime is how long a context lives.
-type Lifetime string
-
-// Retained is a context that lives until it is destroyed.
-const Retained Lifetime = "retained"
-
-// Meta is what is known about a context beside its object: one msgpack value at
-// its metadata key. It is written with [App.Create].
-type Meta struct {
-	Creator  string   `msgpack:"creator"`
-	Node     string   `msgpack:"node"`
-	Lifetime Lifetime `msgpack:"lifetime"`
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
+	"github.com/weft-fabric/weft/node/restriction"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
@@ -37,6 +38,27 @@ type Config struct {
 	// CompactAt is how many keys and markers a context gathers before it is
 	// compacted, 0 for [kv.CompactAt].
 	CompactAt int
+
+	// Identity is the identity of an app of this node, and Attributes what
+	// permissions compare of an identity. Without them apps have no attributes.
+	Identity   func(subjects.App) (wire.Identity, bool)
+	Attributes func(*wire.Identity) restriction.Attributes
+
+	// The directory, by which contexts end with whom they belong to. Without it, that
+	// is if Directory is nil, none ends by itself.
+	//
+	// Directory is closed at its next change, and Complete says whether everybody is
+	// in it: not while it is read, or the fabric is offline. Alive says whether an
+	// app is there, and Holders lists the apps of all machines that hold a
+	// ref-counted context. Hold tells it what an app of this node holds, which
+	// it shows at once; others can see it when Settle has returned. They are called
+	// with locks held and must not call back; Settle is not, and may block.
+	Directory func() <-chan struct{}
+	Complete  func() bool
+	Alive     func(subjects.App) bool
+	Holders   func(context string) []subjects.App
+	Hold      func(app subjects.App, contexts []string) error
+	Settle    func(context.Context) error
 }
 
 // Contexts is the contexts of one realm. Create it with [New].
@@ -45,9 +67,12 @@ type Contexts struct {
 	log    *slog.Logger
 	bucket *kv.Bucket
 	ctx    context.Context
-	end    context.CancelFunc
+	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	stats  counters
+	count  atomic.Int64 // of contexts in the realm, below 0 if it is not known
+	keeper *keeper      // nil without a directory
+	keep   sync.Once
 
 	mu     sync.Mutex
 	open   map[string]*shared
@@ -75,6 +100,8 @@ type Stats struct {
 	Compactions uint64 `json:"compactions"`
 	Mended      uint64 `json:"mended"`
 	Unreadable  uint64 `json:"unreadable"`
+	// Ended are contexts that this node ended because of their lifetime.
+	Ended uint64 `json:"ended"`
 	// Conflated is how many states slow watches were spared.
 	Conflated uint64 `json:"conflated"`
 	// Snapshots, Gaps and Caught are those of all replicas that are open.
@@ -82,7 +109,7 @@ type Stats struct {
 }
 
 type counters struct {
-	writes, refused, retried, conflicts, compactions, mended, unreadable, conflated atomic.Uint64
+	writes, refused, retried, conflicts, compactions, mended, unreadable, ended, conflated atomic.Uint64
 }
 
 // New makes the contexts of a realm, offline until Connected is called.
@@ -94,7 +121,11 @@ func New(cfg Config) *Contexts {
 	if c.cfg.CompactAt == 0 {
 		c.cfg.CompactAt = kv.CompactAt
 	}
-	c.ctx, c.end = context.WithCancel(context.Background())
+	c.count.Store(-1)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if cfg.Directory != nil {
+		c.keeper = newKeeper(c)
+	}
 	c.wg.Go(c.sweep)
 	return c
 }
@@ -106,7 +137,7 @@ func (c *Contexts) Close() {
 	c.closed = true
 	open, names, leader := slices.Collect(maps.Values(c.open)), c.names, c.leader
 	c.mu.Unlock()
-	c.end()
+	c.cancel()
 	for _, s := range open {
 		s.close()
 	}
@@ -135,8 +166,14 @@ func (c *Contexts) Connected(online bool) {
 	follow := online && c.leader == nil
 	if online {
 		c.wg.Go(func() { c.verify(follow) })
+		if c.keeper != nil {
+			c.keep.Do(func() { c.wg.Go(c.keeper.run) })
+		}
 	}
 	c.mu.Unlock()
+	if c.keeper != nil && !online {
+		c.keeper.lost()
+	}
 	for _, s := range open {
 		s.connected(online)
 	}
@@ -202,10 +239,12 @@ func (c *Contexts) online() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return wire.Errorf(wire.Offline, "the node has stopped")
+		return errStopped()
 	}
 	return c.usable
 }
+
+func errStopped() error { return wire.Errorf(wire.Offline, "the node has stopped") }
 
 // await waits until a replica has its first snapshot, or why it cannot be had.
 func (c *Contexts) await(ctx context.Context, r *kv.Replica, what string) error {
@@ -231,7 +270,7 @@ func (c *Contexts) await(ctx context.Context, r *kv.Replica, what string) error 
 			}
 			return wire.AsError(fmt.Errorf("%s: not read yet: %w", what, failed))
 		case <-c.ctx.Done():
-			return wire.Errorf(wire.Offline, "the node has stopped")
+			return errStopped()
 		}
 	}
 }
@@ -248,7 +287,7 @@ func (c *Contexts) get(name string) (*shared, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, wire.Errorf(wire.Offline, "the node has stopped")
+		return nil, errStopped()
 	}
 	s := c.open[name]
 	if s == nil {
@@ -258,16 +297,14 @@ func (c *Contexts) get(name string) (*shared, error) {
 		s = newShared(c, name, token)
 		c.open[name] = s
 	}
-	s.users++
+	s.users.Add(1)
 	return s, nil
 }
 
-// release ends one use of an open context.
+// release ends one use of an open context. It takes no lock.
 func (c *Contexts) release(s *shared) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s.users--
-	s.used = time.Now()
+	s.used.Store(time.Now().UnixNano())
+	s.users.Add(-1)
 }
 
 // sweep closes contexts that nobody has used for a while.
@@ -283,7 +320,7 @@ func (c *Contexts) sweep() {
 		var idle []*shared
 		c.mu.Lock()
 		for name, s := range c.open {
-			if s.users == 0 && time.Since(s.used) >= idleFor {
+			if s.users.Load() == 0 && time.Now().UnixNano()-s.used.Load() >= int64(idleFor) {
 				idle = append(idle, s)
 				delete(c.open, name)
 			}
@@ -295,7 +332,8 @@ func (c *Contexts) sweep() {
 	}
 }
 
-// Leave ends what an app watches.
+// Leave ends what an app watches and holds. The directory must not have it any
+// more.
 func (c *Contexts) Leave(app subjects.App) {
 	c.mu.Lock()
 	open, names := slices.Collect(maps.Values(c.open)), c.names
@@ -306,6 +344,9 @@ func (c *Contexts) Leave(app subjects.App) {
 	if names != nil {
 		names.leave(app)
 	}
+	if c.keeper != nil {
+		c.keeper.leave(app)
+	}
 }
 
 // Stats returns the counters.
@@ -313,12 +354,13 @@ func (c *Contexts) Stats() Stats {
 	n := &c.stats
 	st := Stats{
 		Writes: n.writes.Load(), Refused: n.refused.Load(), Retried: n.retried.Load(), Conflicts: n.conflicts.Load(),
-		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Conflated: n.conflated.Load(),
+		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Ended: n.ended.Load(), Conflated: n.conflated.Load(),
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	st.Open = len(c.open)
-	for _, s := range c.open {
+	open := slices.Collect(maps.Values(c.open))
+	c.mu.Unlock()
+	st.Open = len(open)
+	for _, s := range open {
 		r := s.replica.Stats()
 		st.Snapshots, st.Gaps, st.Caught = st.Snapshots+r.Snapshots, st.Gaps+r.Gaps, st.Caught+r.Caught
 	}

@@ -1,17 +1,24 @@
 package contexts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
+
+// metaKeys matches the metadata keys of all contexts.
+const metaKeys subjects.Key = "*.//"
 
 // NameEvent says that a context was created, or was destroyed.
 type NameEvent struct {
@@ -20,16 +27,31 @@ type NameEvent struct {
 	Kind Kind
 	// By is who did it; empty for a foreign writer, and for what existed before.
 	By Writer
+	// Meta is the context's metadata, zero if it has none.
+	Meta Meta
+	// Reason is PeerLeft if the context was destroyed because of its lifetime,
+	// empty if somebody did it.
+	Reason string
 }
 
-// names follows the root keys of all contexts of the realm. It is started when
-// an app asks for the first time.
+// PeerLeft is why a context ended: its owner, or the last app that held it, is gone.
+const PeerLeft = "peer-left"
+
+// names follows the root and metadata keys of all contexts of the realm. It is
+// started when somebody asks for the first time.
 type names struct {
+	log     *slog.Logger
 	replica *kv.Replica
+	count   *atomic.Int64 // of those that exist
 
 	mu      sync.Mutex
+	ready   bool   // it was read ...
+	upTo    uint64 // ... up to here
+	dirty   bool   // exist has changed
 	exist   map[subjects.Token]named
-	by      map[subjects.Token]Writer // who destroyed it
+	metas   map[subjects.Token]metadata
+	gone    map[subjects.Token]gone
+	held    map[subjects.Token]kv.Entry // see holds
 	changed chan struct{}
 	ends    map[*ending]struct{}
 }
@@ -40,6 +62,21 @@ type named struct {
 	// created tells one context of this name from another.
 	created uint64
 	by      Writer
+	meta    *Meta
+	// born is when it was made, zero if that was not seen.
+	born time.Time
+}
+
+// metadata is what a metadata key holds.
+type metadata struct {
+	seq  uint64
+	meta *Meta // nil for what cannot be read, or was purged
+}
+
+// gone is who destroyed a context, and when.
+type gone struct {
+	seq uint64
+	by  Writer
 }
 
 // ending ends the iterations of an app that leaves.
@@ -52,11 +89,16 @@ func (c *Contexts) follow() (*names, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, wire.Errorf(wire.Offline, "the node has stopped")
+		return nil, errStopped()
 	}
 	if c.names == nil {
-		n := &names{exist: map[subjects.Token]named{}, by: map[subjects.Token]Writer{}, changed: make(chan struct{}), ends: map[*ending]struct{}{}}
-		n.replica = c.bucket.Replicate(subjects.ContextRoots(), false, c.log, n.update)
+		n := &names{
+			log: c.log, count: &c.count, exist: map[subjects.Token]named{}, metas: map[subjects.Token]metadata{}, gone: map[subjects.Token]gone{},
+			held: map[subjects.Token]kv.Entry{}, changed: make(chan struct{}), ends: map[*ending]struct{}{},
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock() // update waits for it
+		n.replica = c.bucket.Replicate([]subjects.Key{subjects.ContextRoots(), metaKeys}, false, c.log, n.update)
 		c.names = n
 	}
 	return c.names, nil
@@ -64,60 +106,155 @@ func (c *Contexts) follow() (*names, error) {
 
 func (n *names) close() { n.replica.Close() }
 
-// maxDestroyed bounds what is remembered of contexts that are gone.
-const maxDestroyed = 1024
+const (
+	// maxGone bounds what is remembered of contexts that are gone.
+	maxGone = 1024
+	// holdFor is how long a new context waits for its metadata before it is read.
+	holdFor = time.Second
+)
 
 func (n *names) update(u kv.Update) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	slices.SortFunc(u.Entries, func(a, b kv.Entry) int {
-		if a.Seq < b.Seq {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(u.Entries, func(a, b kv.Entry) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, key := range u.Removed {
-		if k, ok := key.Context(); ok {
-			delete(n.exist, k.Context)
+		n.remove(key)
+	}
+	for _, meta := range []bool{true, false} { // what is known of a context is before it
+		for i := range u.Entries {
+			if k, ok := u.Entries[i].Key.Context(); ok && k.Meta == meta {
+				n.take(k, &u.Entries[i], u.Snapshot)
+			}
 		}
 	}
-	for i := range u.Entries {
-		n.take(&u.Entries[i], u.Snapshot)
+	for token, e := range n.held {
+		if u.Snapshot && e.Seq <= u.UpTo || n.metas[token].seq >= e.Seq-1 {
+			delete(n.held, token)
+			n.create(token, &e, false)
+		}
 	}
-	close(n.changed)
-	n.changed = make(chan struct{})
+	if u.Snapshot {
+		n.compare(u.UpTo)
+	}
+	if u.Anew {
+		n.upTo = 0
+	}
+	if u.Snapshot {
+		n.ready, n.dirty, n.upTo = true, true, max(n.upTo, u.UpTo)
+	}
+	if n.ready {
+		n.count.Store(int64(len(n.exist)))
+	}
+	if n.dirty {
+		n.dirty = false
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
 }
 
-// take learns from one root key. The newest write of one that was read later need
-// not be the one that created the context. mu is held.
-func (n *names) take(e *kv.Entry, read bool) {
-	k, ok := e.Key.Context()
-	if !ok {
-		return
+// set notes that a context exists. mu is held.
+func (n *names) set(token subjects.Token, x named) { n.exist[token], n.dirty = x, true }
+
+// unset notes that a context does not exist. mu is held.
+func (n *names) unset(token subjects.Token) {
+	delete(n.exist, token)
+	delete(n.held, token)
+	n.dirty = true
+}
+
+// remove takes out a key that a snapshot proved to be gone. mu is held.
+func (n *names) remove(key subjects.Key) {
+	k, ok := key.Context()
+	switch {
+	case !ok:
+	case k.Meta:
+		delete(n.metas, k.Context)
+	default:
+		n.unset(k.Context)
 	}
-	if e.Op != kv.Put {
-		if len(n.by) >= maxDestroyed {
-			clear(n.by)
+}
+
+// know notes the metadata of a context that exists. That of another of the same
+// name is of one whose root is still to come. mu is held.
+func (n *names) know(token subjects.Token, m *Meta) {
+	if x, ok := n.exist[token]; ok && x.meta.same(m) {
+		x.meta = m
+		n.exist[token] = x // no news
+	}
+}
+
+// compare finds contexts that are others of the same name than before, by their
+// metadata: their ends were not seen. mu is held.
+func (n *names) compare(upTo uint64) {
+	for token, x := range n.exist {
+		if m := n.metas[token]; m.seq <= upTo && !x.meta.same(m.meta) {
+			n.set(token, named{name: x.name, created: max(upTo, x.created+1), meta: m.meta})
 		}
-		n.by[k.Context] = parseWriter(e.By)
-		delete(n.exist, k.Context)
-		return
 	}
-	if _, known := n.exist[k.Context]; known {
-		return
+}
+
+// take learns from one key. mu is held.
+func (n *names) take(k subjects.ContextKey, e *kv.Entry, read bool) {
+	token := k.Context
+	switch {
+	case k.Meta && e.Op == kv.Put:
+		m, err := readMeta(e)
+		if err != nil {
+			n.log.Warn("the metadata of a context cannot be read and counts as absent", slog.String("key", string(e.Key)), slog.Any("error", err))
+		}
+		n.metas[token] = metadata{e.Seq, m}
+		n.know(token, m)
+	case k.Meta: // the context, if it exists still, is about to end
+		if len(n.metas) > len(n.exist)+maxGone {
+			maps.DeleteFunc(n.metas, func(_ subjects.Token, m metadata) bool { return m.meta == nil })
+		}
+		n.metas[token] = metadata{seq: e.Seq}
+	case e.Op != kv.Put:
+		if len(n.gone) >= maxGone {
+			clear(n.gone)
+		}
+		n.gone[token] = gone{e.Seq, parseWriter(e.By)}
+		n.unset(token)
+	case n.holds(token, e, read):
+		if _, waits := n.held[token]; !waits {
+			n.held[token] = *e
+			time.AfterFunc(holdFor, func() { n.replica.Refresh("the metadata of a new context did not come") })
+		}
+	default:
+		n.create(token, e, read)
 	}
-	name, plain := k.Context.Name()
+}
+
+// holds says whether a new context has to wait for its metadata: a node that makes
+// both puts the metadata before the root, in one batch, but what has different
+// filters comes in any order. mu is held.
+func (n *names) holds(token subjects.Token, e *kv.Entry, read bool) bool {
+	if _, known := n.exist[token]; known || read {
+		return false
+	}
+	_, waits := n.held[token]
+	return waits || e.WriteID != "" && e.BatchSeq > 1 && e.Compact == 0 && n.metas[token].seq != e.Seq-1
+}
+
+// create adds a context that exists. The newest write of one that was read later
+// need not be the one that created it. mu is held.
+func (n *names) create(token subjects.Token, e *kv.Entry, read bool) {
+	m := n.metas[token]
+	if x, known := n.exist[token]; known && (x.meta.same(m.meta) || m.seq != e.Seq-1) {
+		return // or else its end was not seen
+	}
+	name, plain := token.Name()
 	if !plain {
-		if _, err := k.Context.WithName(e.Name); err != nil {
+		if _, err := token.WithName(e.Name); err != nil {
 			return // nobody can say what it is called
 		}
 		name = e.Name
 	}
-	x := named{name: name, created: e.Seq}
+	x := named{name: name, created: e.Seq, meta: m.meta}
 	if !read && e.Compact == 0 {
-		x.by = parseWriter(e.By)
+		x.by, x.born = parseWriter(e.By), time.Now()
 	}
-	n.exist[k.Context] = x
+	n.set(token, x)
 }
 
 func (n *names) leave(app subjects.App) {
@@ -135,7 +272,7 @@ func (n *names) await(ctx context.Context, c *Contexts) error {
 	return c.await(ctx, n.replica, "the list of contexts")
 }
 
-func (c *Contexts) listNames(ctx context.Context) ([]string, error) {
+func (c *Contexts) listNames(ctx context.Context, app subjects.App) ([]string, error) {
 	n, err := c.follow()
 	if err != nil {
 		return nil, err
@@ -143,14 +280,56 @@ func (c *Contexts) listNames(ctx context.Context) ([]string, error) {
 	if err := n.await(ctx, c); err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	list := make([]string, 0, len(n.exist))
-	for _, x := range n.exist {
-		list = append(list, x.name)
+	list := []string{}
+	for _, x := range n.all() {
+		if c.may(app, x.meta, toRead) {
+			list = append(list, x.name)
+		}
 	}
 	slices.Sort(list)
 	return list, nil
+}
+
+// all are the contexts that exist.
+func (n *names) all() []named {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Values(n.exist))
+}
+
+// limited are the contexts that end when somebody leaves. ready says whether they are
+// known.
+func (n *names) limited() (list map[subjects.Token]named, ready bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list = map[subjects.Token]named{}
+	for token, x := range n.exist {
+		if x.limited() {
+			list[token] = x
+		}
+	}
+	return list, n.ready
+}
+
+// isGone says whether a context that was held has ended since.
+func (n *names) isGone(name string, h hold) bool {
+	token, err := subjects.Encode(name)
+	if err != nil {
+		return true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if x, ok := n.exist[token]; ok {
+		return x.created > h.seq && x.meta.value().ID != h.id
+	}
+	return n.gone[token].seq > h.seq || n.upTo > h.seq
+}
+
+// news is closed when a context was created or destroyed.
+func (n *names) news() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.changed
 }
 
 // confirmName lets the list know at once what this node has committed.
@@ -161,10 +340,12 @@ func (c *Contexts) confirmName(entries []kv.Entry) {
 	if n == nil {
 		return
 	}
-	for i := range entries {
-		if k, ok := entries[i].Key.Context(); ok && !k.Meta && len(k.Path) == 0 {
-			n.replica.Confirm(entries[i : i+1])
-		}
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e kv.Entry) bool {
+		k, ok := e.Key.Context()
+		return !ok || !k.Meta && len(k.Path) > 0
+	})
+	if len(entries) > 0 {
+		n.replica.Confirm(entries)
 	}
 }
 
@@ -200,7 +381,7 @@ func (c *Contexts) watchNames(ctx context.Context, app subjects.App) iter.Seq[Na
 			changed := n.changed
 			n.mu.Unlock()
 			for _, e := range events {
-				if !yield(e) {
+				if c.may(app, &e.Meta, toRead) && !yield(e) {
 					return
 				}
 			}
@@ -219,7 +400,7 @@ func (c *Contexts) watchNames(ctx context.Context, app subjects.App) iter.Seq[Na
 func (n *names) since(seen map[subjects.Token]named) (events []NameEvent) {
 	for token, was := range seen {
 		if now, ok := n.exist[token]; !ok || now.created != was.created {
-			events = append(events, NameEvent{Name: was.name, Kind: Destroyed, By: n.by[token]})
+			events = append(events, was.ended(n.gone[token]))
 			delete(seen, token)
 		}
 	}
@@ -234,9 +415,35 @@ func (n *names) since(seen map[subjects.Token]named) (events []NameEvent) {
 	for _, token := range fresh {
 		x := n.exist[token]
 		seen[token] = x
-		events = append(events, NameEvent{Name: x.name, Kind: Created, By: x.by})
+		events = append(events, NameEvent{Name: x.name, Kind: Created, By: x.by, Meta: x.meta.value()})
 	}
 	return events
+}
+
+// ended is the event of the context's end. Only a node itself ends one because of
+// its lifetime.
+func (x named) ended(g gone) NameEvent {
+	e := NameEvent{Name: x.name, Kind: Destroyed, Meta: x.meta.value()}
+	if g.seq < x.created {
+		return e // about one of the same name before; who ended this one is not known
+	}
+	e.By = g.by
+	if e.By.App == "" && e.By.Node != "" && x.limited() {
+		e.Reason = PeerLeft
+	}
+	return e
+}
+
+// limited says whether the context ends when somebody leaves.
+func (x named) limited() bool {
+	return x.meta != nil && (x.meta.Lifetime == RefCounted || x.meta.Lifetime == Ownership)
+}
+
+// hasRoom says whether one context more is known to be not too many. It takes no
+// lock.
+func (c *Contexts) hasRoom() bool {
+	n := c.count.Load()
+	return n >= 0 && n < wire.MaxContexts
 }
 
 // room refuses one context too many.

@@ -30,7 +30,7 @@ func (c *Contexts) Seed(ctx context.Context, mark string, seeds []Seed) (made bo
 		return false, wire.Errorf(wire.BadName, "%q cannot be the mark of seeds", mark)
 	}
 	by := Writer{Node: c.cfg.Self}
-	meta, err := wire.Marshal(Meta{Node: string(c.cfg.Self), Lifetime: Retained})
+	value, err := wire.Marshal(Meta{Node: c.cfg.Self})
 	if err != nil {
 		return false, err
 	}
@@ -46,9 +46,9 @@ func (c *Contexts) Seed(ctx context.Context, mark string, seeds []Seed) (made bo
 			c.learn(ctx, seeds)
 			return false, nil
 		}
-		writes := []kv.Write{{Key: key, Op: kv.Put, Value: meta, By: by.String(), If: &last.Seq}}
+		writes := []kv.Write{{Key: key, Op: kv.Put, Value: value, By: by.String(), If: &last.Seq}}
 		for _, seed := range seeds {
-			w, err := c.plant(ctx, seed, meta, by)
+			w, err := c.plant(ctx, seed, by)
 			if err != nil {
 				return false, wire.AsError(err)
 			}
@@ -73,13 +73,13 @@ func (c *Contexts) Seed(ctx context.Context, mark string, seeds []Seed) (made bo
 		case <-ctx.Done():
 			return false, wire.AsError(ctx.Err())
 		case <-c.ctx.Done():
-			return false, wire.Errorf(wire.Offline, "the node has stopped")
+			return false, errStopped()
 		}
 	}
 }
 
 // plant plans a seed, with no writes if there is a context of its name.
-func (c *Contexts) plant(ctx context.Context, seed Seed, meta []byte, by Writer) ([]kv.Write, error) {
+func (c *Contexts) plant(ctx context.Context, seed Seed, by Writer) ([]kv.Write, error) {
 	v, err := parse(seed.Object)
 	if err != nil {
 		return nil, err
@@ -95,6 +95,10 @@ func (c *Contexts) plant(ctx context.Context, seed Seed, meta []byte, by Writer)
 	t, _ := snap.Tree(token) // one whose keys are not of one moment is refused by its conditions
 	if t.Exists() {
 		return nil, nil
+	}
+	meta, err := wire.Marshal(Meta{ID: newID(), Node: c.cfg.Self, Lifetime: Retained})
+	if err != nil {
+		return nil, err
 	}
 	writes, err := t.Create(kv.Edit{Value: v, By: by.String()}, meta)
 	label(writes, token, seed.Name)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weft-fabric/weft/kv"
@@ -25,28 +26,32 @@ type shared struct {
 	token   subjects.Token
 	replica *kv.Replica
 
-	users int       // guarded by c.mu, as is used
-	used  time.Time // when users was last lowered
+	users atomic.Int64 // raised with c.mu held
+	used  atomic.Int64 // when users was last lowered, in Unix nanoseconds
 
 	mu      sync.Mutex // taken by the replica's callback: never call the replica with it
 	tree    *kv.Tree
 	ready   bool
 	since   time.Time // when the connection was lost, zero while all is known
-	pending []*op     // oldest first; those of flight are at the front
+	waiting []*op     // oldest first: not let in yet, see admit
+	pending []*op     // oldest first: on top of tree; those of flight are at the front
 	flight  *flight
+	stored  *Meta     // the metadata in tree, nil for none
+	metaSeq uint64    // of stored
 	view    *kv.Value // tree with pending on top
+	meta    *Meta     // of view, nil for none
 	by      Writer    // who made the newest change of view
 	watches map[*Watch]struct{}
 	closed  bool
 	// large says that the object was found above its limit.
 	large bool
-	// sending and compacting say that a goroutine does that.
-	sending, compacting bool
+	// admitting, sending and compacting say that a goroutine does that.
+	admitting, sending, compacting bool
 }
 
 func newShared(c *Contexts, name string, token subjects.Token) *shared {
 	s := &shared{c: c, name: name, token: token, tree: kv.NewTree(token), since: c.since, watches: map[*Watch]struct{}{}}
-	s.replica = c.bucket.Replicate(subjects.ContextKeys(token), true, c.log, s.update)
+	s.replica = c.bucket.Replicate([]subjects.Key{subjects.ContextKeys(token)}, true, c.log, s.update)
 	return s
 }
 
@@ -56,13 +61,13 @@ func (s *shared) close() {
 	s.closed = true
 	watches := s.watches
 	s.watches = nil
-	ops := s.pending
+	ops := slices.Concat(s.pending, s.waiting)
 	if s.flight != nil && s.flight.settled {
 		ops = slices.Concat(s.flight.ops, ops)
 	}
-	s.pending = nil
+	s.pending, s.waiting = nil, nil
 	for _, o := range ops {
-		o.finish(0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name))
+		s.c.end(o, 0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name))
 	}
 	s.mu.Unlock()
 	for w := range watches {
@@ -93,7 +98,7 @@ func (s *shared) connected(online bool) {
 	defer s.mu.Unlock()
 	if s.since.IsZero() {
 		s.since = time.Now()
-		s.show()
+		s.show(nil)
 	}
 }
 
@@ -117,10 +122,11 @@ func (s *shared) update(u kv.Update) {
 		s.c.log.Warn("a write of a context cannot be read and counts as absent",
 			slog.String("context", s.name), slog.String("key", string(bad.Key)), slog.Uint64("sequence", bad.Seq), slog.String("by", bad.By), slog.Any("error", bad.Err))
 	}
+	s.learnMeta()
 	var newest *kv.Entry
 	for i := range u.Entries {
 		e := &u.Entries[i]
-		if newest == nil || e.Seq > newest.Seq {
+		if k, ok := e.Key.Context(); ok && !k.Meta && (newest == nil || e.Seq > newest.Seq) {
 			newest = e
 		}
 		if s.flight != nil && s.flight.sees(e) {
@@ -145,41 +151,87 @@ func (s *shared) update(u kv.Update) {
 			s.c.log.Warn("a context is above its limit; it can only shrink", slog.String("context", s.name), slog.Int("bytes", n), slog.Int("limit", wire.MaxContext))
 		}
 	}
-	s.show()
+	s.show(s.written(u))
 }
 
-// show makes the view and tells watches if it has changed. mu is held.
-func (s *shared) show() {
+// written is what a remote operation wrote, nil if what the replica learned is
+// something else. mu is held.
+func (s *shared) written(u kv.Update) []kv.Edit {
+	if len(s.watches) == 0 || u.Snapshot || len(u.Removed) > 0 {
+		return nil
+	}
+	edits, ok := kv.Edits(u.Entries)
+	if !ok {
+		return nil
+	}
+	return edits
+}
+
+// show makes the view and tells watches if it has changed. edits are those of the
+// operation that changed it, nil if it was something else. mu is held.
+func (s *shared) show(edits []kv.Edit) {
 	if s.ready {
-		s.tell(s.overlay(s.tree.View()))
+		s.tell(edits)
 	}
 }
 
-// overlay is the object v with the pending writes on top. mu is held.
-func (s *shared) overlay(v *kv.Value) *kv.Value {
-	for _, o := range s.pending {
-		v = o.show(v)
+// learnMeta reads the metadata in the tree if it is another than before. mu is held.
+func (s *shared) learnMeta() {
+	e, seq := s.tree.Meta(), uint64(0)
+	if e != nil {
+		seq = e.Seq
 	}
-	return v
+	if seq == s.metaSeq {
+		return
+	}
+	s.metaSeq = seq
+	var err error
+	if s.stored, err = readMeta(e); err != nil {
+		s.c.stats.unreadable.Add(1)
+		s.c.log.Warn("the metadata of a context cannot be read and counts as absent", slog.String("context", s.name), slog.Any("error", err))
+	}
+}
+
+// overlay is the tree with the pending writes on top. mu is held.
+func (s *shared) overlay() (v *kv.Value, m *Meta) {
+	if v = s.tree.View(); v != nil {
+		m = s.stored
+	}
+	for _, o := range s.pending {
+		v, m = o.show(v, m)
+	}
+	return v, m
 }
 
 // tell gives every watch the state if it is another than before. mu is held.
-func (s *shared) tell(view *kv.Value) {
+func (s *shared) tell(edits []kv.Edit) {
+	from := s.view
+	s.view, s.meta = s.overlay()
 	if len(s.watches) == 0 {
-		s.view = view
 		return
 	}
-	changes := kv.Diff(s.view, view)
-	st := &step{from: s.view, changes: changes, state: s.state(view)}
-	s.view = view
+	st := &step{from: from, changes: kv.Diff(from, s.view), state: s.state()}
+	if len(st.changes) > 0 && lead(from, edits, s.view) {
+		st.edits = edits
+	}
 	for w := range s.watches {
 		w.put(st)
 	}
 }
 
+// lead says whether edits make one view of another: what is pending here may hide
+// a part of them, and what is written at a key need not do what an edit does.
+func lead(from *kv.Value, edits []kv.Edit, to *kv.Value) bool {
+	if len(edits) == 0 || to == nil {
+		return false
+	}
+	now, err := from.Edited(edits)
+	return err == nil && now.Equal(to)
+}
+
 // state describes view. mu is held.
-func (s *shared) state(view *kv.Value) state {
-	return state{view: view, revision: s.tree.Revision(), by: s.by, pending: len(s.pending) > 0, since: s.since}
+func (s *shared) state() state {
+	return state{view: s.view, meta: s.meta, revision: s.tree.Revision(), by: s.by, pending: len(s.pending) > 0, since: s.since}
 }
 
 // mend writes something again that a foreign writer has put an end to: when it

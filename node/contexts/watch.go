@@ -58,9 +58,17 @@ type State struct {
 	// Since is zero while the node knows the newest state, else the time since
 	// when others may have changed it: the fabric is offline.
 	Since time.Time
+	// Meta is the context's metadata, zero if it has none.
+	Meta Meta
+	// Denied says that there is a context which the app may not read. The rest is
+	// then as if there was none. Only a [Watch] says so, [App.Get] is refused.
+	Denied bool
 
 	view *kv.Value
 }
+
+// View is the object, nil if the context does not exist.
+func (s State) View() *kv.Value { return s.view }
 
 // Value is the object as msgpack, no value if the context does not exist. It is
 // encoded once for all who ask; its data must not be changed.
@@ -103,6 +111,11 @@ type Event struct {
 	// Changes lead from the value of the last event to this one; none for a
 	// Snapshot.
 	Changes []Change
+	// Edits are what the writer wrote, in order, if exactly one operation made
+	// the difference: one of an app of this node, or a batch of another. Applied
+	// to the value of the last event they give this one. They are nil where that
+	// is not so, and must not be changed.
+	Edits []kv.Edit
 	// Conflated is how many states were left out because the reader was slow.
 	Conflated int
 }
@@ -110,16 +123,18 @@ type Event struct {
 // state is a State that is not encoded yet.
 type state struct {
 	view     *kv.Value
+	meta     *Meta
 	revision uint64
 	by       Writer
 	pending  bool
 	since    time.Time
+	denied   bool
 }
 
-func (s state) public(name string) State {
+func (s state) public(of *shared) State {
 	return State{
-		Name: name, Exists: s.view != nil, Revision: s.revision,
-		By: s.by, Pending: s.pending, Since: s.since, view: s.view,
+		Name: of.name, Exists: s.view != nil, Revision: s.revision,
+		By: s.by, Pending: s.pending, Since: s.since, Meta: s.meta.value(), Denied: s.denied, view: s.view,
 	}
 }
 
@@ -127,14 +142,17 @@ func (s state) public(name string) State {
 type step struct {
 	from    *kv.Value
 	changes []kv.Change
+	edits   []kv.Edit // see Event
 	state
 }
 
-// Watch is what one app sees of a context over time. Create it with [App.Watch].
+// Watch is what one app sees of a context over time. Create it with [App.Watch] or
+// [App.WatchFunc].
 type Watch struct {
 	s     *shared
 	app   subjects.App
 	ready chan struct{}
+	wake  func() // nil unless it is polled
 
 	mu        sync.Mutex
 	steps     []*step
@@ -144,19 +162,20 @@ type Watch struct {
 	once      sync.Once
 
 	// The fields that follow belong to the reader.
-	begun bool
-	last  state
+	begun   bool
+	last    state
+	skipped int // states that were conflated since the last event
 }
 
-func (c *Contexts) watch(app subjects.App, name string) (*Watch, error) {
+func (c *Contexts) watch(app subjects.App, name string, wake func()) (*Watch, error) {
 	s, err := c.get(name)
 	if err != nil {
 		return nil, err
 	}
-	w := &Watch{s: s, app: app, ready: make(chan struct{}, 1)}
+	w := &Watch{s: s, app: app, ready: make(chan struct{}, 1), wake: wake}
 	if !s.add(w) {
 		c.release(s)
-		return nil, wire.Errorf(wire.Offline, "the node has stopped")
+		return nil, errStopped()
 	}
 	return w, nil
 }
@@ -171,7 +190,7 @@ func (s *shared) add(w *Watch) bool {
 	}
 	s.watches[w] = struct{}{}
 	if s.ready {
-		w.put(&step{from: s.view, state: s.state(s.view)})
+		w.put(&step{from: s.view, state: s.state()})
 	}
 	return true
 }
@@ -208,6 +227,9 @@ func (w *Watch) put(st *step) {
 	w.steps = append(w.steps, st)
 	w.bytes += st.view.Size()
 	w.signal()
+	if w.wake != nil {
+		w.wake()
+	}
 }
 
 func (w *Watch) signal() {
@@ -244,24 +266,37 @@ func (w *Watch) take() (st *step, conflated int, closed bool) {
 // Next returns the next event, waiting for one. It is false when ctx has ended,
 // or when the watch is closed and everything was read. One reader at a time.
 func (w *Watch) Next(ctx context.Context) (Event, bool) {
-	skipped := 0
 	for {
-		st, conflated, closed := w.take()
-		switch {
-		case st != nil:
-			skipped += conflated
-			if e, ok := w.event(st); ok {
-				e.Conflated = skipped
-				return e, true
-			}
-			continue
-		case closed:
-			return Event{}, false
+		e, ok, closed := w.read()
+		if ok || closed {
+			return e, ok
 		}
 		select {
 		case <-w.ready:
 		case <-ctx.Done():
 			return Event{}, false
+		}
+	}
+}
+
+// Poll returns the next event if there is one, without waiting. One reader at a
+// time.
+func (w *Watch) Poll() (Event, bool) {
+	e, ok, _ := w.read()
+	return e, ok
+}
+
+// read returns the next event that waits.
+func (w *Watch) read() (e Event, ok, closed bool) {
+	for {
+		st, conflated, closed := w.take()
+		if st == nil {
+			return Event{}, false, closed
+		}
+		w.skipped += conflated
+		if e, ok := w.event(st); ok {
+			e.Conflated, w.skipped = w.skipped, 0
+			return e, true, false
 		}
 	}
 }
@@ -281,27 +316,31 @@ func (w *Watch) Events(ctx context.Context) iter.Seq[Event] {
 // event is the difference between what the reader has and a state, if there is
 // one.
 func (w *Watch) event(st *step) (Event, bool) {
-	before := w.last
-	w.last = st.state
-	e := Event{State: st.public(w.s.name)}
+	before, now := w.last, st.state
+	if now.view != nil && !w.s.c.may(w.app, now.meta, toRead) {
+		now = state{since: now.since, denied: true}
+	}
+	w.last = now
+	e := Event{State: now.public(w.s)}
 	if !w.begun {
 		w.begun = true
 		return e, true
 	}
 	changes := st.changes
-	if st.from != before.view {
-		changes = kv.Diff(before.view, st.view)
+	e.Edits = st.edits
+	if st.from != before.view || st.view != now.view {
+		changes, e.Edits = kv.Diff(before.view, now.view), nil
 	}
 	switch {
-	case before.view == nil && st.view != nil:
+	case before.view == nil && now.view != nil:
 		e.Kind = Created
-	case before.view != nil && st.view == nil:
+	case before.view != nil && now.view == nil:
 		e.Kind = Destroyed
 	case len(changes) > 0:
 		e.Kind = Changed
-	case !before.since.IsZero() && st.since.IsZero():
+	case !before.since.IsZero() && now.since.IsZero():
 		e.Kind = Online
-	case before.since.IsZero() && !st.since.IsZero():
+	case before.since.IsZero() && !now.since.IsZero():
 		e.Kind = Offline
 	default:
 		return e, false

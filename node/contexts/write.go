@@ -5,11 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/subjects"
@@ -58,45 +58,72 @@ const (
 // op is one operation of a local app.
 type op struct {
 	task       task
-	edits      []kv.Edit // of create: one put at the root
+	edit       func(now *kv.Value) ([]kv.Edit, error) // what edits are, if they are not given
+	edits      []kv.Edit                              // of create: one put at the root
 	ifRevision *uint64
-	meta       []byte // of create
-	mustExist  bool   // the edits create nothing
+	meta       *Meta // of create, and as it is written
+	encoded    []byte
+	mustExist  bool // the edits create nothing
 	by         Writer
-	until      time.Time // when to give up on a stream that does not answer
-	bytes      int
+	quiet      bool // it does not show before it is made
+	// still is asked, with the metadata in a snapshot, whether the operation is to be
+	// made; asked is the sequence of what it was asked about.
+	still func(meta *kv.Entry) error
+	asked uint64
+	until time.Time // when to give up on a stream that does not answer
+	bytes int
 
-	done chan struct{}
-	// The fields that follow may be read once done is closed.
+	uses  *shared // the context that it keeps open
+	holds bool    // its app holds that, if this creates it
+	done  func(*op)
+	// The fields that follow may be read once done was called.
 	revision uint64
 	made     bool // by create
 	err      error
 }
 
-func (o *op) finish(revision uint64, err error) {
-	o.revision, o.err = revision, err
-	close(o.done)
+// take makes edits those of the operation.
+func (o *op) take(name string, edits []kv.Edit) error {
+	if err := checkCount(name, len(edits)); err != nil {
+		return err
+	}
+	for i := range edits {
+		edits[i].By = o.by.String()
+		o.bytes += edits[i].Value.Size()
+		for _, segment := range edits[i].Path {
+			if !utf8.ValidString(segment) {
+				return wire.Errorf(wire.BadName, "path: %q is not valid UTF-8", segment)
+			}
+		}
+	}
+	o.edits = edits
+	return nil
 }
 
 // alone says whether the operation goes by itself.
 func (o *op) alone() bool { return o.task != edit || o.ifRevision != nil }
 
-// show is v after the operation, as local apps see it until it is settled.
-func (o *op) show(v *kv.Value) *kv.Value {
+// show is a context after the operation, as local apps see it until it is settled.
+func (o *op) show(v *kv.Value, m *Meta) (*kv.Value, *Meta) {
 	switch {
+	case o.quiet:
+		return v, m
 	case o.task == destroy:
-		return nil
+		return nil, nil
 	case o.task == create && v != nil:
-		return v
+		return v, m
+	case o.task == create:
+		m = o.meta
 	case v == nil && o.mustExist:
-		return nil
-	case v == nil && len(o.edits[0].Path) > 0:
+		return nil, nil
+	}
+	if v == nil && len(o.edits[0].Path) > 0 {
 		v = kv.Object()
 	}
 	if now, err := v.Edited(o.edits); err == nil {
-		return now
+		return now, m
 	}
-	return v // somebody changed what the path runs through; the plan will say so
+	return v, m // somebody changed what the path runs through; the plan will say so
 }
 
 // flight is what is on its way to the stream: the first operations that wait.
@@ -130,134 +157,6 @@ func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-// do runs an operation of an app and waits for its end.
-func (c *Contexts) do(ctx context.Context, name string, o *op, opts []Option) error {
-	for _, opt := range opts {
-		opt(o)
-	}
-	s, err := c.get(name)
-	if err != nil {
-		return err
-	}
-	defer c.release(s)
-	err = s.do(ctx, o)
-	if err != nil {
-		c.stats.refused.Add(1)
-		return wire.AsError(err)
-	}
-	c.stats.writes.Add(1)
-	return nil
-}
-
-func (s *shared) do(ctx context.Context, o *op) error {
-	if err := s.c.online(); err != nil {
-		return err
-	}
-	if err := s.await(ctx); err != nil {
-		return err
-	}
-	o.done = make(chan struct{})
-	o.until = time.Now().Add(wire.WriteTimeout)
-	if err := s.enqueue(ctx, o); err != nil {
-		return err
-	}
-	select {
-	case <-o.done:
-		return o.err
-	case <-ctx.Done():
-	}
-	if s.withdraw(o) {
-		return wire.Errorf(wire.CodeOf(ctx.Err()), "context %q: not written: %w", s.name, ctx.Err())
-	}
-	select {
-	case <-o.done:
-		return o.err
-	default:
-	}
-	return wire.Errorf(wire.Timeout, "context %q: the write was sent and is not acknowledged; it may have been made (%w)", s.name, ctx.Err())
-}
-
-// enqueue checks an operation and shows it to local apps.
-func (s *shared) enqueue(ctx context.Context, o *op) error {
-	s.mu.Lock()
-	exists := s.view != nil
-	s.mu.Unlock()
-	if !exists && o.task != destroy {
-		if err := s.c.room(ctx); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return wire.Errorf(wire.Offline, "the node has stopped")
-	}
-	if err := s.check(o); err != nil {
-		return err
-	}
-	s.pending = append(s.pending, o)
-	s.by = o.by
-	s.show()
-	if !s.sending {
-		s.sending = true
-		s.c.wg.Go(s.send)
-	}
-	return nil
-}
-
-// check refuses what cannot be written. mu is held.
-func (s *shared) check(o *op) error {
-	view := s.view
-	switch {
-	case view == nil && (o.task == destroy || o.mustExist):
-		return s.missing()
-	case o.task == destroy, o.task == create && view != nil:
-		return nil
-	}
-	if o.ifRevision != nil && s.tree.Changed(o.edits, *o.ifRevision) {
-		return s.changed(*o.ifRevision, s.tree)
-	}
-	before := view
-	if view == nil && len(o.edits[0].Path) > 0 {
-		view = kv.Object()
-	}
-	now, err := view.Edited(o.edits)
-	if err != nil {
-		return wire.AsError(fmt.Errorf("context %q: %w", s.name, err))
-	}
-	most := min(wire.MaxContext, int(s.c.cfg.Link.MaxPayload())-wire.PayloadReserve)
-	if n := now.Size(); n > most && n > before.Size() {
-		return wire.Errorf(wire.Limit, "context %q: %d bytes, the limit is %d", s.name, n, most)
-	}
-	return kv.CheckEdits(o.edits)
-}
-
-func (s *shared) missing() error {
-	return wire.Errorf(wire.BadName, "there is no context %q", s.name)
-}
-
-func (s *shared) changed(revision uint64, tree *kv.Tree) error {
-	return wire.Errorf(wire.BadRevision, "context %q was changed after revision %d; it is now at %d", s.name, revision, tree.Revision())
-}
-
-// withdraw takes back an operation that was not sent.
-func (s *shared) withdraw(o *op) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sent := 0
-	if s.flight != nil && !s.flight.settled {
-		sent = len(s.flight.ops)
-	}
-	for i, p := range s.pending {
-		if p == o && i >= sent {
-			s.pending = append(s.pending[:i:i], s.pending[i+1:]...)
-			s.show()
-			return true
-		}
-	}
-	return false
 }
 
 // settle takes the operations of the flight off the view. mu is held.
@@ -405,12 +304,19 @@ func isPassing(err error) bool {
 
 // planFresh plans a flight of one operation on a snapshot.
 func (s *shared) planFresh(f *flight, again bool) error {
-	t, upTo, err := s.snapshotUpTo(f.ops[0].until)
+	o := f.ops[0]
+	t, upTo, err := s.snapshotUpTo(o.until)
+	for err == nil && o.still != nil && t.Meta() != nil && t.Meta().Seq != o.asked {
+		o.asked = t.Meta().Seq // nothing can change the answer unless that changes, too
+		if err = o.still(t.Meta()); err == nil {
+			t, upTo, err = s.snapshotUpTo(o.until)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	writes, err := s.plan(f.ops[0], t)
-	if o := f.ops[0]; again && o.task == destroy && o.ifRevision == nil {
+	writes, err := s.plan(o, t)
+	if again && o.task == destroy && o.ifRevision == nil {
 		// Others go on writing below the root. What they write does not show
 		// without it; a compaction takes it away.
 		writes = slices.DeleteFunc(writes, func(w kv.Write) bool {
@@ -426,12 +332,18 @@ func (s *shared) planFresh(f *flight, again bool) error {
 
 // plan plans one operation on a snapshot.
 func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
+	meta, _ := readMeta(t.Meta()) // none if it cannot be read
+	if err := s.authorize(o, t.Exists(), meta); err != nil {
+		return nil, err
+	}
 	if o.ifRevision != nil && o.task != create && t.Changed(o.edits, *o.ifRevision) {
 		return nil, errFinal{s.changed(*o.ifRevision, t)}
 	}
 	switch {
 	case !t.Exists() && (o.task == destroy || o.mustExist):
 		return nil, s.missing()
+	case o.still != nil && t.Meta() == nil:
+		return nil, wire.Errorf(wire.Rejected, "context %q is another one by now", s.name)
 	case o.task == destroy:
 		return t.Destruction(o.by.String()), nil
 	case o.task == create:
@@ -439,7 +351,7 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 		if !o.made {
 			return nil, nil
 		}
-		writes, err = t.Create(o.edits[0], o.meta)
+		writes, err = t.Create(o.edits[0], o.encoded)
 	case o.ifRevision != nil:
 		writes, err = t.Rewrite(o.edits)
 	case t.NeedsSnapshot(o.edits):
@@ -596,11 +508,11 @@ func (s *shared) finish(f *flight, revision uint64, err error) bool {
 	}
 	if s.flight == f && !f.settled {
 		s.settle()
-		s.show()
+		s.show(nil)
 	}
 	s.flight = nil
 	for _, o := range f.ops {
-		o.finish(revision, err)
+		s.c.end(o, revision, err)
 	}
 	if s.tree.Keys() >= s.c.cfg.CompactAt && !s.compacting {
 		s.compacting = true

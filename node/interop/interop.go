@@ -132,6 +132,9 @@ type Call struct {
 	Trace Trace
 	// Detail is a JSON object that a gateway client sent beside the arguments.
 	Detail string
+	// Claimed is the app that the sender says it is, where the directory does not
+	// have that (yet) and Caller is its node only. Nobody vouches for it.
+	Claimed subjects.App
 }
 
 // Trace is a W3C trace context.
@@ -293,7 +296,7 @@ func (x *Interop) Leave(id subjects.App) {
 	}
 	for _, m := range methods {
 		if m.stream != nil {
-			m.stream.end("the app that owns the stream has left")
+			m.stream.end(ReasonAppLeft)
 		}
 	}
 	a.leave(gone)

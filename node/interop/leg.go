@@ -152,7 +152,7 @@ func (l *leg) join() {
 		return
 	}
 	l.joined = true
-	l.sub.q.Control(Event{Kind: Subscribed, Server: l.server.Identity, Branch: l.branch, Seq: l.last}, origin{leg: l, branch: l.branch})
+	l.sub.q.Control(Event{Kind: Subscribed, Server: l.server.Identity, Branch: l.branch, Seq: l.last, ID: l.id}, origin{leg: l, branch: l.branch})
 	close(l.started)
 }
 

@@ -141,6 +141,9 @@ func (x *Interop) onCall(msg *nats.Msg) {
 		return
 	}
 	call := &Call{Method: m.def.Name, Args: args, Caller: x.callerOf(c.From, msg.Header), ID: msg.Header.Get(wire.HeaderID), Trace: traceOf(msg.Header), Detail: detail}
+	if call.Caller.App == "" && call.Caller.Node == string(c.From) {
+		call.Claimed, _ = subjects.ParseApp(msg.Header.Get(wire.HeaderApp)) // none of a plain NATS client
+	}
 	if m.deferred != nil {
 		x.answerDeferred(msg, format, c.From, a, m, *call)
 		return

@@ -83,7 +83,8 @@ type Stream struct {
 }
 
 // branch is one branch; it lives as long as its stream, so that sequences
-// never start again within an epoch.
+// never start again within an epoch. Only that of a stream with Decide goes with
+// its last subscriber.
 type branch struct {
 	name    string
 	subject string
@@ -117,7 +118,7 @@ type Subscriber struct {
 	private   uint64 // sequence of private data
 	sent      time.Time
 	confirmed bool
-	early     []kept // what was pushed before the subscriber confirmed
+	early     []kept    // what was pushed before the subscriber confirmed
 	renewed   time.Time // a stranger's last sign of life
 	absent    time.Time // since when the directory lacks the app
 	gone      bool
@@ -322,8 +323,17 @@ func (s *Stream) Subscribers() []*Subscriber {
 	return list
 }
 
+// Why a stream has ended, as its subscribers hear it with the code target-gone.
+const (
+	ReasonStreamClosed = "the publisher closed the stream"
+	ReasonAppLeft      = "the app that owns the stream has left"
+)
+
 // Close ends the stream and all its subscriptions.
-func (s *Stream) Close() {
+func (s *Stream) Close() { s.End(ReasonStreamClosed) }
+
+// End is Close with a reason for the subscribers.
+func (s *Stream) End(reason string) {
 	a := s.app
 	key := strings.ToLower(s.Name())
 	a.mu.Lock()
@@ -334,7 +344,7 @@ func (s *Stream) Close() {
 		}
 	}
 	a.mu.Unlock()
-	s.end("the publisher closed the stream")
+	s.end(reason)
 }
 
 // end closes every subscription.
@@ -361,6 +371,18 @@ func (c *Subscriber) Identity() wire.Identity { return c.who }
 
 // ID is the subscription's id.
 func (c *Subscriber) ID() string { return c.id }
+
+// Left says that the subscribing app is gone.
+func (c *Subscriber) Left() bool {
+	x := c.stream.x
+	id := subjects.App(c.who.App)
+	if c.leg != nil {
+		_, err := x.app(id)
+		return err != nil
+	}
+	_, here := x.cfg.Directory.App(id)
+	return !here
+}
 
 // Args are the arguments of the subscription.
 func (c *Subscriber) Args() wire.Payload { return c.args }
@@ -454,6 +476,9 @@ func (s *Stream) drop(c *Subscriber) bool {
 	delete(c.branch.subs, c)
 	if c.leg == nil {
 		c.branch.remotes--
+	}
+	if s.opts.Decide != nil && len(c.branch.subs) == 0 && len(c.branch.kept) == 0 && s.branches[c.branch.name] == c.branch {
+		delete(s.branches, c.branch.name) // a client makes a new name for the next
 	}
 	confirmed := c.confirmed
 	s.mu.Unlock()

@@ -51,6 +51,8 @@ type Event struct {
 	From, To uint64
 	Reason   string
 	Err      error
+	// ID is, of Subscribed, the id that the server knows the subscription by.
+	ID string
 }
 
 // retryAfter is how soon a server is asked again that ended a subscription.

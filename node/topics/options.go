@@ -73,9 +73,6 @@ func formatTarget(f wire.Filter) (string, error) {
 	if len(f) == 0 {
 		return "", nil
 	}
-	if err := f.Check(); err != nil {
-		return "", err
-	}
 	for name, value := range f {
 		if !utf8.ValidString(value) {
 			return "", wire.Errorf(wire.BadPayload, "target: %s is not valid UTF-8", name)
@@ -99,5 +96,5 @@ func parseTarget(s string) (wire.Filter, error) {
 	if err := json.Unmarshal([]byte(s), &f); err != nil {
 		return nil, wire.Errorf(wire.BadPayload, "target: %w", err)
 	}
-	return f, f.Check()
+	return f, nil
 }

@@ -234,7 +234,6 @@ func TestRefusedArguments(t *testing.T) {
 		"long key":         {blotter, "x", ok, []topics.PublishOption{topics.RoutingKey(strings.Repeat("k", 256))}, wire.ErrBadName},
 		"bad msgpack":      {blotter, "x", wire.Payload{Data: []byte{0xc1}}, nil, wire.ErrBadPayload},
 		"bad JSON":         {blotter, "x", wire.Payload{Format: wire.JSON, Data: []byte("{")}, nil, wire.ErrBadPayload},
-		"unknown property": {blotter, "x", ok, []topics.PublishOption{topics.Target(wire.Filter{"colour": "red"})}, wire.ErrBadPayload},
 		"bad target":       {blotter, "x", ok, []topics.PublishOption{topics.Target(wire.Filter{"region": "\xff"})}, wire.ErrBadPayload},
 		"long target":      {blotter, "x", ok, []topics.PublishOption{topics.Target(wire.Filter{"region": strings.Repeat("r", 5000)})}, wire.ErrLimit},
 		"too large":        {blotter, "x", value(t, make([]byte, 8<<20-wire.PayloadReserve)), nil, wire.ErrLimit},

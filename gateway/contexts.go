@@ -1,0 +1,659 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/node"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// namesWithin is how long a hello waits for the list of contexts; later they are
+// announced when it is there.
+const namesWithin = 2 * time.Second
+
+// contexts is what a peer has of contexts.
+type contexts struct {
+	p   *peer
+	app *node.Contexts
+	// domain is the domain of pushes: global, or context for one that joined it.
+	domain string
+	names  map[string]string // of the announced contexts, by id
+	open   map[string]*shared
+	// returned is what the peer had before its connection was lost, nil if it is new.
+	returned *memory
+}
+
+// shared is one context that the peer is a member of, or writes to.
+type shared struct {
+	x        *contexts
+	name, id string
+	member   bool
+	watch    *node.ContextWatch
+	woken    atomic.Bool // a poll is on its way; any goroutine
+	known    bool        // the first state is there
+	// held is the object that the client has, view the one that it should have.
+	held, view *kv.Value
+	state      node.ContextState // whose object is view
+	sent       uint64            // of held
+	updater    subjects.App
+	writes     []kv.Edit // what leads from base to view
+	base       *kv.Value
+	// want says that held and view may differ, and that somebody else is why.
+	want bool
+	// inflight are updates of the peer without an answer yet. answered is the number
+	// of the frame with the last success: see package doc, "Races".
+	inflight int
+	answered uint64
+	parting  bool     // a pong is awaited before the next push
+	answers  []func() // successes that wait for a push
+	snapshot []*frame // requests that wait for the first state
+	// past is what the client had before its connection was lost, until its first
+	// update after the return; see memory.
+	past *past
+}
+
+func newContexts(p *peer) *contexts {
+	return &contexts{p: p, app: p.client.Contexts(), domain: domainGlobal, names: map[string]string{}, open: map[string]*shared{}}
+}
+
+// contextID is what clients call a context. It is made of the name, which is what
+// identifies it on every node, and at every time.
+func contextID(name string) string {
+	token, err := subjects.Encode(name)
+	if err != nil {
+		return "c-" + name
+	}
+	return "c-" + string(token.String())
+}
+
+// announce tells a new peer which contexts there are, and follows them.
+func (x *contexts) announce() {
+	ctx, cancel := context.WithTimeout(x.p.ctx, namesWithin)
+	defer cancel()
+	list, err := x.app.Names(ctx)
+	if err != nil {
+		x.p.log.Debug("contexts are announced later", slog.Any("error", err))
+	}
+	for _, name := range list {
+		x.added(name, "")
+	}
+	p := x.p
+	go func() { // ends with p.ctx
+		for e := range x.app.WatchNames(p.ctx) {
+			p.s.out.await(p.ctx)
+			p.post(func() { x.happened(e) })
+		}
+	}()
+}
+
+// happened is told what was created and destroyed.
+func (x *contexts) happened(e node.ContextName) {
+	if e.Kind == node.ContextCreated {
+		x.added(e.Name, e.By.App)
+		return
+	}
+	x.gone(e.Name, x.domain, uriDestroyed, textDestroyed)
+}
+
+// added announces a context, once.
+func (x *contexts) added(name string, creator subjects.App) {
+	id := contextID(name)
+	if _, known := x.names[id]; known {
+		return
+	}
+	x.names[id] = name
+	m := begin(x.domain, "context-added").str("peer_id", string(x.p.id))
+	if creator == "" {
+		m = m.raw("creator_id", nil)
+	} else {
+		m = m.str("creator_id", string(creator))
+	}
+	x.p.s.send(m.str("context_id", id).str("name", name))
+}
+
+// gone announces the end of a context, unless it is there again.
+func (x *contexts) gone(name, domain, uri, reason string) {
+	id := contextID(name)
+	if _, known := x.names[id]; !known || x.exists(name) {
+		return
+	}
+	delete(x.names, id)
+	x.drop(name)
+	x.p.s.send(begin(x.domain, "context-destroyed").str("peer_id", string(x.p.id)).str("context_id", id).
+		str("reason_uri", domain+"."+uri).str("reason", reason))
+}
+
+// drop forgets a context that the peer had open.
+func (x *contexts) drop(name string) {
+	if c := x.open[name]; c != nil {
+		delete(x.open, name)
+		c.watch.Close()
+	}
+}
+
+// leave ends all memberships.
+func (x *contexts) leave(domain string) {
+	for name := range x.open {
+		x.release(name)
+		x.drop(name)
+	}
+	if domain == domainContext {
+		x.domain = domainGlobal
+	}
+}
+
+func isContextKind(kind string) bool {
+	switch kind {
+	case "create-context", "subscribe-context", "unsubscribe-context", "update-context", "destroy-context":
+		return true
+	}
+	return false
+}
+
+// context handles requests about contexts, in the domain global or context.
+func (p *peer) context(f *frame) {
+	x := p.contexts
+	if f.kind == "create-context" {
+		x.create(f)
+		return
+	}
+	if !isContextKind(f.kind) {
+		p.unhandled(f)
+		return
+	}
+	id := f.text("context_id")
+	name, known := x.names[id]
+	if !known {
+		x.missing(f, id)
+		return
+	}
+	switch f.kind {
+	case "subscribe-context":
+		x.subscribe(f, name)
+	case "unsubscribe-context":
+		x.unsubscribe(f, name)
+	case "update-context":
+		x.update(f, name)
+	case "destroy-context":
+		x.destroy(f, name)
+	}
+}
+
+func (x *contexts) missing(f *frame, id string) {
+	x.p.fail(f, f.domain, f.domain+"."+uriFailure, textNoContext+id)
+}
+
+// failed answers a request with an error of the node.
+func (x *contexts) failed(f *frame, err error) {
+	e := wire.AsError(err)
+	switch e.Code {
+	case wire.BadName:
+		x.missing(f, f.text("context_id"))
+	case wire.Denied:
+		x.p.fail(f, f.domain, f.domain+"."+uriNotAuthorized, e.Message)
+	default:
+		x.p.failed(f, err)
+	}
+}
+
+// create creates a context, or joins the one of its name.
+func (x *contexts) create(f *frame) {
+	name := f.text("name")
+	if name == "" {
+		x.p.fail(f, f.domain, f.domain+"."+uriFailure, "A context needs a name")
+		return
+	}
+	terms, ok := termsOf(f)
+	if !ok {
+		x.p.fail(f, f.domain, f.domain+"."+uriBadLifetime, "Bad lifetime value "+f.text("lifetime"))
+		return
+	}
+	data, err := kv.Object(), error(nil)
+	if raw := f.raw("data"); raw != nil {
+		data, err = readObject(raw)
+	}
+	if err == nil {
+		err = x.p.mayWrite(name)
+	}
+	if err != nil {
+		x.failed(f, err)
+		return
+	}
+	p := x.p
+	if x.destroyedMeanwhile(f, name) {
+		return
+	}
+	x.app.StartCreate(node.ContextCreation{Name: name, Object: data, Terms: terms, Done: func(created bool, revision uint64, err error) {
+		p.post(func() { x.created(f, name, data, created, err) })
+	}})
+}
+
+// created answers a create-context.
+func (x *contexts) created(f *frame, name string, data *kv.Value, created bool, err error) {
+	if err != nil {
+		x.failed(f, err)
+		return
+	}
+	x.hold(name)
+	if !created {
+		x.added(name, "")
+		x.joinExisting(f, name, data)
+		return
+	}
+	x.added(name, x.p.id)
+	c, err := x.openContext(name)
+	if err != nil {
+		x.failed(f, err)
+		return
+	}
+	c.member = true
+	x.p.s.send(begin(f.domain, "context-created").raw("request_id", f.request).str("peer_id", string(x.p.id)).str("context_id", c.id))
+	c.held = data
+	c.answered = x.p.s.out.count()
+	c.poll()
+}
+
+// joinExisting joins the second of two creators to the context that there is.
+// What it wanted to create fills what the context lacks.
+func (x *contexts) joinExisting(f *frame, name string, data *kv.Value) {
+	p := x.p
+	if x.remembers(name) {
+		x.subscribe(f, name)
+		return
+	}
+	x.app.Start(node.ContextWrite{
+		Name: name, MustExist: true,
+		Edit: func(now *kv.Value) ([]kv.Edit, error) { return fill(now, data), nil },
+		Done: func(_ uint64, err error) {
+			p.post(func() {
+				if err != nil {
+					p.log.Debug("what a second creator adds was not written", slog.String("context", name), slog.Any("error", err))
+				}
+				x.subscribe(f, name)
+			})
+		},
+	})
+}
+
+// openContext follows a context.
+func (x *contexts) openContext(name string) (*shared, error) {
+	if c := x.open[name]; c != nil {
+		return c, nil
+	}
+	c := &shared{x: x, name: name, id: contextID(name)}
+	p := x.p
+	watch, err := x.app.WatchFunc(name, func() {
+		if c.woken.CompareAndSwap(false, true) {
+			p.post(c.poll)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.watch = watch
+	x.open[name] = c
+	return c, nil
+}
+
+// subscribe makes the peer a member and answers with a snapshot.
+func (x *contexts) subscribe(f *frame, name string) {
+	if err := x.p.mayRead(name); err != nil {
+		x.failed(f, err)
+		return
+	}
+	c, err := x.openContext(name)
+	if err != nil {
+		x.failed(f, err)
+		return
+	}
+	if !c.member {
+		x.hold(name)
+		c.member = true
+		if past := x.recall(name); past != nil {
+			past.resolve(x, name, func() { c.joined(f, past) })
+			return
+		}
+	}
+	c.joined(f, nil)
+}
+
+// joined answers a subscribe-context as soon as the state is known. past is what
+// the client had before its connection was lost, if it had.
+func (c *shared) joined(f *frame, past *past) {
+	if past != nil {
+		c.past = past
+	}
+	c.snapshot = append(c.snapshot, f)
+	c.poll()
+}
+
+// answerSnapshots answers those who wait for the state, once it is there.
+func (c *shared) answerSnapshots() {
+	if !c.known {
+		return
+	}
+	for _, f := range c.snapshot {
+		c.x.p.s.send(begin(f.domain, "subscribed-context").raw("request_id", f.request).str("peer_id", string(c.x.p.id)).
+			str("context_id", c.id).raw("data", valueJSON(c.view)))
+		c.hold(c.view, c.state.Revision)
+		c.want = false
+		c.past = c.past.differing(c.view)
+	}
+	c.snapshot = nil
+}
+
+// hold notes what the client has.
+func (c *shared) hold(v *kv.Value, revision uint64) {
+	c.held, c.sent = v, revision
+	if c.member {
+		c.x.p.memory.note(c.name, v, revision)
+	}
+}
+
+// unsubscribe ends a membership.
+func (x *contexts) unsubscribe(f *frame, name string) {
+	c := x.open[name]
+	if c != nil && c.member {
+		c.member = false
+		x.p.memory.forget(name)
+		if c.inflight == 0 {
+			x.drop(name)
+		}
+	}
+	p := x.p
+	x.releaseThen(name, func() { p.post(func() { x.unsubscribed(f, name) }) })
+}
+
+// unsubscribed answers an unsubscribe-context; if the peer was the last holder of
+// a ref-counted context its end comes first.
+func (x *contexts) unsubscribed(f *frame, name string) {
+	x.gone(name, f.domain, uriPeerLeft, textOrphaned)
+	x.p.success(f, f.domain)
+}
+
+// destroy ends a context for everybody.
+func (x *contexts) destroy(f *frame, name string) {
+	if err := x.p.mayWrite(name); err != nil {
+		x.failed(f, err)
+		return
+	}
+	p := x.p
+	x.app.StartDestroy(name, func(err error) {
+		p.post(func() {
+			if err != nil {
+				x.failed(f, err)
+				return
+			}
+			x.gone(name, f.domain, uriDestroyed, textDestroyed)
+			p.success(f, f.domain)
+		})
+	})
+}
+
+// update writes to a context.
+func (x *contexts) update(f *frame, name string) {
+	d, err := readDelta(f.raw("delta"))
+	if err == nil {
+		err = x.p.mayWrite(name)
+	}
+	if err != nil {
+		x.failed(f, err)
+		return
+	}
+	c, err := x.openContext(name)
+	if err != nil {
+		x.failed(f, err)
+		return
+	}
+	if c.repeats(d) {
+		x.p.success(f, f.domain)
+		c.answered = x.p.s.out.count()
+		c.applied(d)
+		c.want = true
+		c.flush()
+		return
+	}
+	c.inflight++
+	p := x.p
+	x.app.Start(node.ContextWrite{
+		Name: name, Edit: d.edits, MustExist: true,
+		Done: func(_ uint64, err error) {
+			p.post(func() { c.settled(f, d, err) })
+		},
+	})
+}
+
+// settled is told what became of an update of the peer.
+func (c *shared) settled(f *frame, d delta, err error) {
+	if c.parting && c.want {
+		c.answers = append(c.answers, func() { c.answer(f, d, err) })
+		return
+	}
+	c.answer(f, d, err)
+}
+
+// answer answers an update. The client applies it to its object when it reads the
+// answer.
+func (c *shared) answer(f *frame, d delta, err error) {
+	c.inflight--
+	x := c.x
+	if err != nil {
+		x.failed(f, err)
+	} else {
+		x.p.success(f, f.domain)
+	}
+	if !c.member {
+		if c.inflight == 0 && x.open[c.name] == c {
+			x.drop(c.name)
+		}
+		return
+	}
+	c.drain()
+	if err == nil {
+		c.answered = x.p.s.out.count()
+		c.applied(d)
+	}
+	if c.held != c.view {
+		c.want = true
+	}
+	c.flush()
+}
+
+// applied follows what the client does with its own update.
+func (c *shared) applied(d delta) {
+	if c.held == nil {
+		return
+	}
+	edits, err := d.edits(c.held)
+	if err != nil {
+		c.held = nil // nobody knows: it gets the whole
+		return
+	}
+	now, err := c.held.Edited(edits)
+	if err != nil {
+		c.held = nil
+		return
+	}
+	c.hold(now, c.sent)
+}
+
+// poll takes what the watch has and tells the client.
+func (c *shared) poll() {
+	c.drain()
+	c.answerSnapshots()
+	c.flush()
+}
+
+// drain takes what the watch has.
+func (c *shared) drain() {
+	c.woken.Store(false)
+	if c.x.open[c.name] != c {
+		return
+	}
+	if space := c.x.p.s.out.full(); space != nil {
+		c.later(space)
+		return
+	}
+	for {
+		e, ok := c.watch.Poll()
+		if !ok {
+			return
+		}
+		c.take(e)
+	}
+}
+
+// later polls again when the client has read what waits for it.
+func (c *shared) later(space <-chan struct{}) {
+	p := c.x.p
+	if !c.woken.CompareAndSwap(false, true) {
+		return
+	}
+	go func() { // ends with p.ctx
+		select {
+		case <-space:
+			p.post(c.poll)
+		case <-p.ctx.Done():
+		}
+	}()
+}
+
+// take takes one event. Between two events of others the client is told, so that
+// it sees every state.
+func (c *shared) take(e node.ContextEvent) {
+	mine := e.By.App == c.x.p.id && e.Conflated == 0
+	switch e.Kind {
+	case node.ContextOffline, node.ContextOnline:
+		return
+	case node.ContextDestroyed:
+		c.view, c.known = nil, true
+		c.x.p.post(func() { c.x.gone(c.name, c.x.domain, uriDestroyed, textDestroyed) })
+		return
+	}
+	if c.want {
+		c.flush()
+	}
+	c.base, c.writes = c.view, e.Edits
+	c.view, c.state, c.updater = e.View(), e.State, e.By.App
+	if !c.known {
+		c.known = true
+		c.want = c.held != nil // the creator has an object already
+		return
+	}
+	if !mine || c.inflight == 0 {
+		c.want = true
+	}
+}
+
+// flush pushes the difference between what the client has and should have. Never
+// in one read with the success of an update of its own: see package doc, "Races".
+func (c *shared) flush() {
+	if !c.want || !c.member || c.view == nil || !c.known || len(c.snapshot) > 0 {
+		return
+	}
+	if c.held == c.view {
+		c.told()
+		return
+	}
+	s := c.x.p.s
+	if s.ponged < c.answered {
+		c.part()
+		return
+	}
+	if !c.x.p.readable(c.name) {
+		return
+	}
+	writes := c.writes
+	if c.base != c.held {
+		writes = nil
+	}
+	if c.held == nil || len(kv.Diff(c.held, c.view)) > 0 {
+		m := begin(c.x.domain, "context-updated").str("peer_id", string(c.x.p.id)).str("updater_id", string(c.updater)).str("context_id", c.id)
+		s.send(m.raw("delta", deltaJSON(c.held, c.view, writes)))
+	}
+	c.hold(c.view, c.state.Revision)
+	c.told()
+}
+
+// told lets the answers go that waited for a push.
+func (c *shared) told() {
+	c.want = false
+	answers := c.answers
+	c.answers = nil
+	for i, answer := range answers {
+		answer()
+		if c.want && c.parting { // the rest waits for the next push
+			c.answers = append(c.answers, answers[i+1:]...)
+			return
+		}
+	}
+}
+
+// part waits until the client has read its last success, then flushes.
+func (c *shared) part() {
+	if c.parting {
+		return
+	}
+	c.parting = true
+	c.x.p.s.afterReadUpTo(c.answered, func() {
+		c.parting = false
+		if c.x.open[c.name] == c {
+			c.flush()
+		}
+	})
+}
+
+// termsOf reads the terms of a create-context.
+func termsOf(f *frame) (node.ContextTerms, bool) {
+	t := node.ContextTerms{Read: f.text("read_permissions"), Write: f.text("write_permissions")}
+	switch f.text("lifetime") {
+	case "retained":
+		t.Lifetime = node.ContextRetained
+	case "ref-counted":
+		t.Lifetime = node.ContextRefCounted
+	case "ownership":
+		t.Lifetime = node.ContextOwnership
+	default:
+		return t, false
+	}
+	return t, true
+}
+
+const channelPrefix = "___channel___"
+
+// errRestricted is what a channel restriction answers.
+var errRestricted = errors.New("restricted")
+
+// mayWrite refuses writes to a channel that the peer is restricted from.
+func (p *peer) mayWrite(name string) error {
+	if channel, ok := strings.CutPrefix(name, channelPrefix); ok {
+		if _, write := p.s.g.platform.Allowed(string(p.id), channel); !write {
+			return wire.Errorf(wire.Denied, "Not authorized to update context: the channel %q is %w for this app", channel, errRestricted)
+		}
+	}
+	return nil
+}
+
+// mayRead refuses reading a channel that the peer is restricted from.
+func (p *peer) mayRead(name string) error {
+	if !p.readable(name) {
+		return wire.Errorf(wire.Denied, "Not authorized to read context: the channel is %w for this app", errRestricted)
+	}
+	return nil
+}
+
+func (p *peer) readable(name string) bool {
+	channel, ok := strings.CutPrefix(name, channelPrefix)
+	if !ok {
+		return true
+	}
+	read, _ := p.s.g.platform.Allowed(string(p.id), channel)
+	return read
+}

@@ -1,0 +1,81 @@
+// Package gateway lets apps that were written for Glue42 or io.Connect join
+// unmodified: a WebSocket server on every node that speaks their local protocol,
+// and makes each client an app of the node like any other.
+//
+// # Parts
+//
+// A connection that package edge lets in is a session, whose goroutine owns its
+// state; a reader and a writer only pass frames. The client that says hello on it is
+// a peer, which has methods and streams (interop), contexts and topics. What happens
+// elsewhere is posted to the session's inbox. What is written to a client waits in
+// its outbox, which is bounded: above the first bound streams, topics and contexts
+// wait for the client (and announce what they dropped), above the second, or when
+// the client takes nothing for ten seconds, it is disconnected and told why.
+// Package platform is a further peer that only the clients of this gateway see.
+//
+// Frames are decoded once, down to the members of the message; payloads stay JSON
+// text and are transcoded only when they leave the machine.
+//
+// # Contexts
+//
+// A context is known by its name, on every machine and at every time, and its id is
+// made of the name. An update becomes writes of a context tree (package kv), and
+// every push is the difference between what the client was last sent and what it
+// should have, in a form that the clients' libraries apply exactly: commands with
+// paths; added and removed keys where a name has a dot; the whole as reset. Where
+// the writes themselves lead from one to the other they are sent instead of the
+// difference, because apps are shown them.
+//
+// # Races
+//
+// A client applies its own update when the answer to it arrives, which in Node.js is
+// after the frames that came in the same read of its socket. So a push that follows
+// such an answer is held back until a pong says that the client has read it, and
+// answers that come meanwhile wait for the push. The gateway follows what the client
+// does with its update, and repeats what is right where that is something else.
+//
+// # Returning clients
+//
+// After a reconnect the libraries send what they knew before as an update. The first
+// update of a context after the return of a client (same application and process,
+// within 10 s) is compared with what the client had: if it only repeats that, and it
+// has changed meanwhile, it is answered and not applied, and the client gets the
+// present values. What each client has is kept by revision in the node's store, for
+// the node can be killed too.
+//
+// # Deliberate differences
+//
+// Compared with @glue42/gateway-ws 3.0.19, and checked by the differential test:
+//
+//   - second-hello: a second hello on a connection replaces the peer of the first,
+//     whose methods would attract calls that nobody answers.
+//   - json-errors: what is not a message is answered with an error message; the
+//     reference sends a bare text, on which clients fail.
+//   - activity: there are no activities, and joining them says so in their own domain,
+//     where clients hear it.
+//   - stamped-identity: an identity has the node, the machine and the OS user as the
+//     node knows them, whatever the client claims.
+//   - realm: who sees whom is decided by the realm, not by a claimed login.
+//   - agm-join: registering needs a join, for others cannot use the methods of a peer
+//     that they do not know.
+//   - spoof-domain: an error about a foreign peer has the domain of the request.
+//   - accepted-twice: the second acceptance of a subscription is ignored.
+//   - leave-quiet: leaving a domain without having joined it is not announced.
+//   - nameless-context: a context needs a name; one without stops later clients.
+//   - absent-remove: removing what is not there changes nothing.
+//   - array-elements: a number in a path selects an element of an array.
+//   - one-name: a client registers a name once.
+//   - own-differences: pushes are the gateway's differences, not foreign deltas.
+//   - no-empty-push: an update that changes nothing is not pushed.
+//   - second-creator: what the second of two creators of a context says is added where
+//     the context lacks it, instead of being dropped.
+//   - stream-or-method: streams cannot be called, and methods not subscribed to.
+//   - platform-peer: the platform is one more peer.
+//   - origin-403: a page that may not connect gets 403.
+//
+// # Use
+//
+// [Start] listens, [Gateway.Stop] disconnects all clients. All methods are safe for
+// concurrent use. To test with it: start a node in process, a gateway on port 0, and
+// connect with any WebSocket client or with the libraries from npm.
+package gateway

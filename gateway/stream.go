@@ -1,0 +1,348 @@
+package gateway
+
+import (
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/weft-fabric/weft/node"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// subscription is a subscription of the peer to a stream.
+type subscription struct {
+	x      *interop
+	id     string // what the client calls it
+	server subjects.App
+	stream string
+	sub    *node.Subscription
+	ended  atomic.Bool // by the client: it is told nothing more
+}
+
+func (s *subscription) stop() {
+	s.ended.Store(true)
+	s.sub.Close()
+}
+
+// subscribe subscribes the peer to a stream of another app.
+func (x *interop) subscribe(f *frame) {
+	server, m, a, d, ok := x.request(f)
+	if !ok {
+		return
+	}
+	if server == x.p.s.g.platform.id {
+		x.subscribePlatform(f, m, a)
+		return
+	}
+	if !m.Streaming {
+		x.p.fail(f, domainAGM, domainAGM+"."+uriInvocation, "Method "+m.Name+" is no stream")
+		return
+	}
+	text, err := d.text()
+	if err != nil {
+		x.p.fail(f, domainAGM, domainAGM+"."+uriInvocation, wire.AsError(err).Error())
+		return
+	}
+	x.mu.Lock()
+	x.calls[server]++ // while it is being asked for
+	x.mu.Unlock()
+	p := x.p
+	go func() { // ends with the subscription, which ends with the peer
+		sub, err := p.client.Subscribe(p.ctx, m.Name, a.payload(), node.Exactly(server), node.Timeout(wire.MaxCallTimeout), node.Detail(text))
+		if err != nil {
+			x.fail(f, err, uriRejected)
+			x.uncount(server)
+			return
+		}
+		s := &subscription{x: x, server: server, stream: m.Name, sub: sub}
+		s.run(f)
+	}()
+}
+
+func (x *interop) uncount(server subjects.App) {
+	x.mu.Lock()
+	if x.calls[server]--; x.calls[server] == 0 {
+		delete(x.calls, server)
+	}
+	x.mu.Unlock()
+	x.ended(server)
+}
+
+// run passes on what a subscription yields, until it is over.
+func (s *subscription) run(f *frame) {
+	p := s.x.p
+	var gap *node.StreamEvent
+	for e := range s.sub.Events(p.ctx) {
+		if s.ended.Load() {
+			break
+		}
+		switch e.Kind {
+		case node.StreamSubscribed:
+			s.started(f, e)
+		case node.StreamData:
+			p.s.out.await(p.ctx)
+			s.event(e, gap)
+			gap = nil
+		case node.StreamGap:
+			gap = s.missed(gap, e)
+		case node.StreamClosed:
+			s.cancelled(e)
+		}
+	}
+	s.x.mu.Lock()
+	delete(s.x.subs, s.id)
+	s.x.mu.Unlock()
+	s.x.ended(s.server)
+}
+
+// started tells the client that its subscription was accepted.
+func (s *subscription) started(f *frame, e node.StreamEvent) {
+	if s.id != "" {
+		return // again, after a reconnect
+	}
+	s.id = e.ID
+	x := s.x
+	x.mu.Lock()
+	x.subs[s.id] = s
+	x.mu.Unlock()
+	x.p.s.send(begin(domainAGM, "subscribed").raw("request_id", f.request).str("peer_id", string(x.p.id)).str("subscription_id", s.id))
+	x.uncount(s.server)
+}
+
+// event passes on one message. A gap before it is announced with it: the clients'
+// libraries have no notice of their own.
+func (s *subscription) event(e node.StreamEvent, gap *node.StreamEvent) {
+	data, err := jsonOf(e.Value)
+	if err != nil {
+		s.x.p.log.Warn("stream message left out", slog.String("stream", s.stream), slog.Any("error", err))
+		return
+	}
+	if data != nil && !isObject(data) && e.Value.Format == wire.Msgpack && !s.x.p.s.g.isClient(e.Server.App) {
+		data = wrapped(data)
+	}
+	m := begin(domainAGM, "event").str("peer_id", string(s.x.p.id)).str("subscription_id", s.id).raw("oob", boolean(e.Private))
+	if s.x.p.s.g.isClient(e.Server.App) && !e.Snapshot && gap == nil {
+		m = m.raw("sequence", nil).raw("snapshot", nil)
+	} else {
+		m = m.raw("sequence", decimal(e.Seq)).raw("snapshot", boolean(e.Snapshot))
+	}
+	if gap != nil {
+		g := message{}.raw("from", decimal(gap.From)).raw("to", decimal(gap.To)).str("reason", gap.Reason)
+		g[0] = '{'
+		m = m.raw("gap", g.end())
+	}
+	s.x.p.s.send(m.raw("data", data))
+}
+
+// missed notes a gap for the next message, and tells the log.
+func (s *subscription) missed(gap *node.StreamEvent, e node.StreamEvent) *node.StreamEvent {
+	s.x.p.s.g.gaps.Add(1)
+	s.x.p.log.Warn("stream messages are missing", slog.String("stream", s.stream), slog.Uint64("from", e.From), slog.Uint64("to", e.To), slog.String("reason", e.Reason))
+	if gap != nil {
+		e.From = gap.From
+	}
+	return &e
+}
+
+// cancelled tells the client that its subscription is over, and why.
+func (s *subscription) cancelled(e node.StreamEvent) {
+	m := begin(domainAGM, "subscription-cancelled").str("subscription_id", s.id).str("peer_id", string(s.x.p.id))
+	switch {
+	case wire.CodeOf(e.Err) != wire.TargetGone: // the publisher dropped it
+		m = m.raw("reason_uri", nil).str("reason", e.Reason)
+	case e.Reason == node.ReasonStreamClosed:
+		m = m.str("reason_uri", domainAGM+"."+uriMethodRemoved).str("reason", textMethodRemoved)
+	default:
+		m = m.str("reason_uri", domainAGM+"."+uriPeerRemoved).str("reason", textPeerRemoved)
+	}
+	s.x.p.s.send(m)
+}
+
+// unsubscribe ends a subscription of the peer.
+func (x *interop) unsubscribe(f *frame) {
+	id := f.text("subscription_id")
+	x.mu.Lock()
+	s := x.subs[id]
+	delete(x.subs, id)
+	x.mu.Unlock()
+	if s == nil && !x.unsubscribePlatform(id) {
+		x.p.fail(f, domainAGM, domainAGM+"."+uriBadSubscriber, "Unable to find subscription with id "+id+" on subscriber id "+string(x.p.id))
+		return
+	}
+	if s != nil {
+		s.stop()
+	}
+	x.p.success(f, domainAGM)
+}
+
+// interest is somebody's subscription to a stream of the peer.
+type interest struct {
+	o      *offered
+	id     string
+	caller subjects.App
+	branch string
+	sub    *node.Subscriber // once accepted
+	decide func(branch string, err error) (*node.Subscriber, error)
+	// dropped says that the client ended it, and need not be told.
+	dropped bool
+}
+
+// decided rejects an interest that was not accepted.
+func (i *interest) decided(err error) {
+	if i.sub == nil && i.decide != nil {
+		_, _ = i.decide("", err) // or the subscriber has given up
+	}
+}
+
+// decide asks the client about a subscription. It runs on any goroutine.
+func (o *offered) decide(r *node.SubscriptionRequest, decide func(branch string, err error) (*node.Subscriber, error)) {
+	x := o.x
+	x.p.post(func() {
+		x.whenKnown(x.callerID(&r.Subscriber), r.Subscriber.App, &r.Subscriber, func(caller subjects.App) {
+			o.interested(r, caller, decide)
+		})
+	})
+}
+
+// callerID is the id of a subscriber that the directory has.
+func (x *interop) callerID(id *node.Identity) string {
+	if _, ok := x.p.s.g.realm.View().App(subjects.App(id.App)); ok {
+		return id.App
+	}
+	return ""
+}
+
+func (o *offered) interested(r *node.SubscriptionRequest, caller subjects.App, decide func(branch string, err error) (*node.Subscriber, error)) {
+	x := o.x
+	i := &interest{o: o, id: r.ID, caller: caller, decide: decide}
+	switch {
+	case o.closed:
+		i.decided(wire.Errorf(wire.TargetGone, "%s", node.ReasonStreamClosed))
+		return
+	case !x.knows(caller) || !permits(o.def.Restrictions, &x.p.self, &r.Subscriber):
+		i.decided(wire.Errorf(wire.NoServer, "app %s does not offer the stream %q to this subscriber", x.p.id, o.def.Name))
+		return
+	}
+	a, err := arguments(r.Args)
+	if err != nil {
+		i.decided(err)
+		return
+	}
+	x.interests[i.id] = i
+	d := readDetail(r.Detail)
+	m := begin(domainAGM, "add-interest").str("subscription_id", i.id).str("peer_id", string(x.p.id)).str("caller_id", string(caller)).raw("method_id", []byte(o.id))
+	x.p.s.send(a.put(m).raw("flags", d.Flags).raw("context", d.Context))
+}
+
+// accepted takes the client's acceptance of a subscription, on a branch. From the
+// next frame on what the client publishes reaches the subscriber.
+func (x *interop) accepted(f *frame) {
+	i := x.interests[f.text("subscription_id")]
+	stream := f.raw("stream_id")
+	switch {
+	case stream == nil:
+		x.p.fail(f, domainAGM, domainAGM+"."+uriBadSubscriber, "Invalid or missing stream id")
+		return
+	case i == nil || i.sub != nil:
+		return
+	}
+	i.branch = plain(string(compactJSON(stream)))
+	sub, err := i.decide(i.branch, nil)
+	if err != nil {
+		x.forgetInterest(i.id)
+		x.removeInterest(i, domainAGM+"."+uriPeerRemoved, textPeerRemoved)
+		return
+	}
+	i.sub = sub
+	streams := x.branches[i.branch]
+	if streams == nil {
+		streams = map[*node.Stream]int{}
+		x.branches[i.branch] = streams
+	}
+	streams[i.o.stream]++
+}
+
+// ended is told that an accepted subscription is over. It runs on any goroutine.
+func (o *offered) ended(sub *node.Subscriber) {
+	x := o.x
+	x.p.post(func() {
+		i := x.interests[sub.ID()]
+		if i == nil {
+			return
+		}
+		x.forgetInterest(i.id)
+		switch {
+		case i.dropped || o.closed:
+		case sub.Left():
+			x.removeInterest(i, domainAGM+"."+uriPeerRemoved, textPeerRemoved)
+		default:
+			x.removeInterest(i, "", "ClientInitiated")
+		}
+	})
+}
+
+func (x *interop) removeInterest(i *interest, uri, reason string) {
+	x.p.s.send(begin(domainAGM, "remove-interest").str("subscription_id", i.id).str("peer_id", string(x.p.id)).
+		raw("method_id", []byte(i.o.id)).str("caller_id", string(i.caller)).str("reason_uri", uri).str("reason", reason))
+}
+
+func (x *interop) forgetInterest(id string) {
+	i := x.interests[id]
+	delete(x.interests, id)
+	if i == nil || i.sub == nil {
+		return
+	}
+	streams := x.branches[i.branch]
+	if streams[i.o.stream]--; streams[i.o.stream] <= 0 {
+		delete(streams, i.o.stream)
+	}
+	if len(streams) == 0 {
+		delete(x.branches, i.branch)
+	}
+}
+
+// publish pushes to a branch. One without subscribers is nobody's.
+func (x *interop) publish(f *frame) {
+	branch := plain(string(compactJSON(f.raw("stream_id"))))
+	for stream := range x.branches[branch] {
+		if err := stream.Push(wire.Payload{Format: wire.JSON, Data: f.raw("data")}, branch); err != nil {
+			x.p.failed(f, err)
+		}
+	}
+}
+
+// post pushes to one subscription.
+func (x *interop) post(f *frame) {
+	i := x.interests[f.text("subscription_id")]
+	if i == nil || i.sub == nil {
+		return
+	}
+	if err := i.sub.Push(wire.Payload{Format: wire.JSON, Data: f.raw("data")}); err != nil && wire.CodeOf(err) != wire.TargetGone {
+		x.p.failed(f, err)
+	}
+}
+
+// dropSubscription ends a subscription to a stream of the client.
+func (x *interop) dropSubscription(f *frame) {
+	id := f.text("subscription_id")
+	i := x.interests[id]
+	if i == nil || i.sub == nil {
+		reason := textSubscription
+		if i != nil {
+			reason = textUnestablished
+		}
+		x.p.s.send(begin(domainAGM, "error").str("request_id", id).str("peer_id", string(x.p.id)).
+			str("reason_uri", domainAGM+"."+uriBadSubscriber).str("reason", reason))
+		return
+	}
+	i.dropped = true
+	x.forgetInterest(id)
+	i.sub.Close(f.text("reason"))
+}
+
+func boolean(b bool) []byte {
+	if b {
+		return []byte("true")
+	}
+	return []byte("false")
+}

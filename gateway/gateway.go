@@ -43,6 +43,7 @@ type Gateway struct {
 	log      *slog.Logger
 	gaps     atomic.Uint64
 	ids      atomic.Uint64
+	ctx      context.Context // ends with Stop
 	end      context.CancelFunc
 	wg       sync.WaitGroup
 
@@ -82,16 +83,17 @@ func Start(cfg Config) (*Gateway, error) {
 		g.journal.close()
 		return nil, err
 	}
-	ctx, end := context.WithCancel(context.Background())
-	g.end = end
+	g.ctx, g.end = context.WithCancel(context.Background())
 	g.wg.Go(func() {
-		if err := g.edge.Serve(ctx, g.serve); err != nil {
+		if err := g.edge.Serve(g.ctx, g.serve); err != nil {
 			g.log.Error("the gateway has ended", slog.Any("error", err))
 		}
 	})
-	g.wg.Go(func() { g.follow(ctx) })
+	g.wg.Go(func() { g.follow(g.ctx) })
 	return g, nil
 }
+
+func (g *Gateway) stopping() bool { return g.ctx.Err() != nil }
 
 // Stop disconnects all clients and waits until everything has ended.
 func (g *Gateway) Stop() {

@@ -208,23 +208,17 @@ func (s *session) leave() {
 
 // close ends the connection and says why, here and to the client.
 func (s *session) close(why error) {
-	code, text := websocket.StatusNormalClosure, ""
-	if e := wire.AsError(why); e != nil {
-		switch e.Code {
-		case wire.Busy, wire.Limit:
-			code, text = websocket.StatusPolicyViolation, e.Error()
-		case wire.Timeout:
-			code, text = websocket.StatusPolicyViolation, e.Error()
-		case wire.Unavailable, wire.TargetGone:
-			code, text = websocket.StatusGoingAway, e.Error()
-		}
-	}
-	if text != "" {
-		s.log.Warn("gateway client disconnected", slog.String("reason", text))
-	} else {
+	e := wire.AsError(why)
+	switch {
+	case e != nil && (e.Code == wire.Busy || e.Code == wire.Limit || e.Code == wire.Timeout):
+		s.log.Warn("gateway client disconnected", slog.String("reason", e.Error()))
+		s.conn.Close(websocket.StatusPolicyViolation, e.Error())
+	case s.g.stopping():
+		s.conn.Close(websocket.StatusGoingAway, "the node is stopping")
+	default:
 		s.log.Debug("gateway client has gone", slog.Any("cause", why))
+		s.conn.Close(websocket.StatusNormalClosure, "")
 	}
-	s.conn.Close(code, text)
 }
 
 // handle is told of every frame, in order.

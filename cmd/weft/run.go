@@ -41,6 +41,8 @@ type grammar struct {
 	Context contextCommand `cmd:"" help:"Read, change and watch shared contexts."`
 	Channel channelCommand `cmd:"" help:"Publish on channels and see who is on them."`
 
+	Bench benchCommand `cmd:"" help:"Measure."`
+
 	Nodes   nodesCommand   `cmd:"" help:"List the nodes."`
 	Apps    appsCommand    `cmd:"" help:"List the apps."`
 	Methods methodsCommand `cmd:"" help:"List the methods and streams."`

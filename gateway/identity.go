@@ -161,59 +161,6 @@ func identityJSON(id *node.Identity) []byte {
 	return append(m, '}')
 }
 
-// attribute is what restrictions and targets compare: a string, a number, a
-// boolean, or nothing. Its names are those that clients see.
-func attribute(id *node.Identity, name string) (any, bool) {
-	for _, c := range claimed {
-		if c.name == name {
-			v := *c.of(id)
-			return v, v != ""
-		}
-	}
-	switch name {
-	case "process", "pid":
-		return float64(id.PID), id.PID > 0
-	case "user", "login":
-		return id.User, id.User != ""
-	case "machine":
-		return id.Machine, id.Machine != ""
-	case "node":
-		return id.Node, id.Node != ""
-	case "osUser":
-		return id.OSUser, id.OSUser != ""
-	}
-	return extraClaim(id.Extra, name)
-}
-
-// extraClaim is a further claim that is no object or array.
-func extraClaim(extra, name string) (any, bool) {
-	if extra == "" {
-		return nil, false
-	}
-	members, err := wire.JSONMembers(nil, []byte(extra))
-	if err != nil {
-		return nil, false
-	}
-	for _, m := range members {
-		if m.Name != name {
-			continue
-		}
-		if s, ok := wire.JSONString(m.Value); ok {
-			return s, true
-		}
-		switch string(m.Value) {
-		case "true":
-			return true, true
-		case "false":
-			return false, true
-		}
-		if n, err := strconv.ParseFloat(string(m.Value), 64); err == nil {
-			return n, true
-		}
-	}
-	return nil, false
-}
-
 // compactJSON is JSON text without white space around its tokens.
 func compactJSON(value []byte) []byte {
 	if !bytes.ContainsAny(value, " \t\r\n") {

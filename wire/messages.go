@@ -78,6 +78,69 @@ func (id *Identity) property(name string) (string, bool) {
 	return "", false
 }
 
+// Attribute is what a restriction compares: a string, a number or a boolean. The
+// names are those that gateway clients see, further claims among them.
+func (id *Identity) Attribute(name string) (value any, found bool) {
+	text := func(s string) (any, bool) { return s, s != "" }
+	switch name {
+	case "application":
+		return text(id.Application)
+	case "applicationName":
+		return text(id.ApplicationName)
+	case "instance":
+		return text(id.Instance)
+	case "windowId":
+		return text(id.WindowID)
+	case "environment":
+		return text(id.Environment)
+	case "region":
+		return text(id.Region)
+	case "service":
+		return text(id.Service)
+	case "api":
+		return text(id.API)
+	case "user", "login":
+		return text(id.User)
+	case "osUser":
+		return text(id.OSUser)
+	case "machine":
+		return text(id.Machine)
+	case "node":
+		return text(id.Node)
+	case "process", "pid":
+		return float64(id.PID), id.PID > 0
+	}
+	return id.claimed(name)
+}
+
+// claimed is a further claim that is no object or array.
+func (id *Identity) claimed(name string) (value any, found bool) {
+	if id.Extra == "" {
+		return nil, false
+	}
+	members, err := JSONMembers(nil, []byte(id.Extra))
+	if err != nil {
+		return nil, false
+	}
+	for _, m := range members {
+		if m.Name != name {
+			continue
+		}
+		if s, ok := JSONString(m.Value); ok {
+			return s, true
+		}
+		switch string(m.Value) {
+		case "true":
+			return true, true
+		case "false":
+			return false, true
+		}
+		n, err := strconv.ParseFloat(string(m.Value), 64)
+		return n, err == nil
+	}
+	return nil, false
+}
+
 // claim is a further claim as text: a string's, or the JSON text of anything else.
 func (id *Identity) claim(name string) (text string, found bool) {
 	if id.Extra == "" {

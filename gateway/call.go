@@ -68,7 +68,7 @@ func (x *interop) fail(f *frame, err error, byServer string) {
 // request reads what calls and subscriptions have in common: whom they mean, and
 // with what arguments.
 func (x *interop) request(f *frame) (server subjects.App, m *node.Method, a args, d detail, ok bool) {
-	server = subjects.App(f.text("server_id"))
+	server = subjects.App(plain(string(f.raw("server_id"))))
 	id := f.raw("method_id")
 	a = args{named: f.raw("arguments_kv"), positional: f.raw("arguments")}
 	d = detail{Context: f.raw("context"), Flags: f.raw("flags")}
@@ -76,7 +76,7 @@ func (x *interop) request(f *frame) (server subjects.App, m *node.Method, a args
 	case server == "":
 		x.p.fail(f, domainAGM, domainAGM+"."+uriFailure, "Peer id is missing")
 	case !x.member:
-		x.p.fail(f, domainAGM, domainAGM+"."+uriInvocation, "Unable to find method with id "+plain(string(id))+" on server id "+string(server)+" registered with this peer")
+		x.p.fail(f, domainAGM, domainAGM+"."+uriFailure, "Unable to find peer with id "+string(x.p.id)+" in domain :agm-domain")
 	case !x.serves(server):
 		x.p.fail(f, domainAGM, domainAGM+"."+uriFailure, "Unable to find peer with id "+string(server)+" in domain :agm-domain")
 	case a.named != nil && a.positional != nil && !isEmpty(a.named) && !isEmpty(a.positional):

@@ -135,6 +135,7 @@ func (g *Gateway) follow(ctx context.Context) {
 			p.syncSoon()
 		}
 		g.mu.Unlock()
+		g.platform.AppsChanged()
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -145,7 +146,7 @@ func (g *Gateway) follow(ctx context.Context) {
 
 // enter makes a peer of a client that may connect.
 func (g *Gateway) enter(s *session, id node.Identity, grant edge.Grant) (*peer, error) {
-	if id.Instance != "" && id.Instance != "?" && g.seen(id) {
+	if id.Instance != "" && id.Instance != "?" && g.seen(id, s.peer) {
 		return nil, wire.Errorf(wire.Rejected, "Hello already received once")
 	}
 	client, err := g.realm.JoinClient(func(app subjects.App) node.Identity {
@@ -171,14 +172,14 @@ func (g *Gateway) enter(s *session, id node.Identity, grant edge.Grant) (*peer, 
 	return p, nil
 }
 
-// seen says whether a client with this identity is connected.
-func (g *Gateway) seen(id node.Identity) bool {
+// seen says whether another client than one with this identity is connected.
+func (g *Gateway) seen(id node.Identity, except *peer) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.peers {
 		was := p.self
 		was.App, was.Node, was.Machine, was.OSUser = id.App, id.Node, id.Machine, id.OSUser
-		if was == id {
+		if was == id && p != except {
 			return true
 		}
 	}

@@ -473,6 +473,9 @@ func (x *interop) register(f *frame) {
 		}
 		done = append(done, o)
 	}
+	for _, o := range done {
+		x.p.s.g.platform.Registered(x.p.caller(), o.def.Name)
+	}
 	if len(defs) == 0 {
 		x.methodsAdded(x.p.id, []byte("[]"))
 	}
@@ -521,7 +524,7 @@ func (x *interop) unregister(f *frame) {
 		}
 		for _, e := range elements {
 			id := string(compactJSON(e))
-			if x.offered[id] == nil {
+			if x.offered[id] == nil || slices.Contains(ids, id) {
 				x.p.fail(f, domainAGM, domainAGM+"."+uriUnregistration, "Unable to unregister missing method "+plain(id))
 				return
 			}
@@ -529,9 +532,7 @@ func (x *interop) unregister(f *frame) {
 		}
 	}
 	for _, id := range ids {
-		if o := x.offered[id]; o != nil {
-			x.withdraw(o, node.ReasonStreamClosed)
-		}
+		x.withdraw(x.offered[id], node.ReasonStreamClosed)
 	}
 	if len(ids) == 0 {
 		x.methodsRemoved(x.p.id, nil)

@@ -65,7 +65,6 @@ func (s *session) hello(f *frame) {
 		return
 	}
 	id.User = grant.Login
-	s.leave()
 	p, err := s.g.enter(s, id, grant)
 	if err != nil {
 		uri := uriFailure
@@ -78,6 +77,7 @@ func (s *session) hello(f *frame) {
 		fail(uri, err)
 		return
 	}
+	s.leave() // who was here before
 	s.peer = p
 	p.welcome(f)
 }

@@ -97,10 +97,17 @@ func JSONElements(array []byte) ([][]byte, error) {
 		}
 		list = append(list, bytes.Clone(v))
 	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, badJSON(dec.InputOffset(), err)
+	}
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, badJSON(dec.InputOffset(), errors.New("bytes after the value"))
+	}
 	return list, nil
 }
 
-// JSONString is the text of a JSON string, and whether the value is one.
+// JSONString is the text of a JSON string, and whether the value is one, which was
+// checked as JSON before.
 func JSONString(value []byte) (s string, ok bool) {
 	if len(value) < 2 || value[0] != '"' {
 		return "", false
@@ -108,10 +115,7 @@ func JSONString(value []byte) (s string, ok bool) {
 	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 && isASCII(inner) {
 		return string(inner), true
 	}
-	text, err := jsontext.AppendUnquote(nil, value)
-	if err != nil && !strings.Contains(err.Error(), "UTF-8") {
-		return "", false
-	}
+	text, _ := jsontext.AppendUnquote(nil, value) // the only error left is invalid UTF-8, replaced
 	return string(text), true
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -126,9 +125,7 @@ type appsWatch struct {
 // appEvents is T42.ACS.OnEvent: all running apps, and then who comes and goes.
 func (p *Platform) appEvents(c Caller, _ json.RawMessage, push func(json.RawMessage)) (func(), error) {
 	w := &appsWatch{caller: c, push: push, known: p.runningApps(c)}
-	if err := w.send(appsEvent{IsSnapshot: true, Added: applications(w.known), Started: instances(w.known)}); err != nil {
-		return nil, err
-	}
+	w.send(appsEvent{IsSnapshot: true, Added: applications(w.known), Started: instances(w.known)})
 	p.mu.Lock()
 	p.apps[w] = true
 	p.mu.Unlock()
@@ -165,35 +162,28 @@ func (p *Platform) followApps() {
 		watches := slices.Collect(maps.Keys(p.apps))
 		p.mu.RUnlock()
 		for _, w := range watches {
-			if err := w.update(p.runningApps(w.caller)); err != nil {
-				p.log.Error("platform: apps", slog.Any("error", err))
-			}
+			w.update(p.runningApps(w.caller))
 		}
 	}
 }
 
 // update tells the subscriber what is different now.
-func (w *appsWatch) update(now map[string]App) error {
+func (w *appsWatch) update(now map[string]App) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.known == nil {
-		return nil
+		return
 	}
 	for _, e := range changes(w.known, now) {
-		if err := w.send(e); err != nil {
-			return err
-		}
+		w.send(e)
 	}
 	w.known = now
-	return nil
 }
 
-func (w *appsWatch) send(e appsEvent) error {
-	text, err := encode(e)
-	if err == nil {
+func (w *appsWatch) send(e appsEvent) {
+	if text, err := encode(e); err == nil { // events can always be encoded
 		w.push(text)
 	}
-	return err
 }
 
 // changes are what leads from one state to another. Within one event clients look

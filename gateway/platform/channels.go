@@ -53,7 +53,7 @@ func (p *Platform) announce(ctx context.Context, c Caller, args json.RawMessage)
 // publish and each delivery if it has none.
 func (p *Platform) announced(ctx context.Context, c Caller, a announcement) (any, error) {
 	s := p.session(c)
-	p.call(s, a.SwID)
+	p.setAlias(s, a.SwID)
 	p.Registered(c, commandMethod)
 	list, err := p.restrictions(ctx, s)
 	if err != nil {

@@ -65,5 +65,5 @@
 // are not there or cannot be, limit, rejected for what Weft does not do, storage-full
 // and unavailable for files, offline after Close, and what the host answers.
 //
-// To test with it: a Host is six functions, and platform_test.go has one in memory.
+// To test with it: a Host is seven functions, and platform_test.go has one in memory.
 package platform

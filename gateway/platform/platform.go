@@ -1,9 +1,12 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -303,10 +306,27 @@ func decode(args json.RawMessage, into any) error {
 	if err := wire.CheckJSON(args); err != nil {
 		return err
 	}
-	if err := json.Unmarshal(args, into); err != nil {
-		return wire.Errorf(wire.BadPayload, "the arguments do not fit: %w", err)
+	err := json.Unmarshal(args, into)
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return wire.Errorf(wire.BadPayload, "%s: %s, want %s", cmp.Or(e.Field, "arguments"), e.Value, wanted(e.Type))
+	}
+	if err != nil {
+		return wire.Errorf(wire.BadPayload, "arguments: %w", err)
 	}
 	return nil
+}
+
+// wanted is what JSON calls a type.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "string"
+	case reflect.Bool:
+		return "bool"
+	case reflect.Slice:
+		return "array"
+	}
+	return "object"
 }
 
 func encode(v any) (json.RawMessage, error) {

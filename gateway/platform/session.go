@@ -65,7 +65,7 @@ func (s *session) unlock() { <-s.order }
 // itself again; so the first id that it uses and nobody has is its own.
 func (p *Platform) target(c Caller, swID string) (s *session, own bool, err error) {
 	me := p.session(c)
-	if swID == "" || p.isCalled(me, swID) {
+	if swID == "" || p.hasAlias(me, swID) {
 		return me, true, nil
 	}
 	peer, there := p.host.PeerOf(swID)
@@ -73,10 +73,12 @@ func (p *Platform) target(c Caller, swID string) (s *session, own bool, err erro
 	case there && peer != c.Peer:
 		s, err := p.other(peer, swID)
 		return s, false, err
-	case !there && (!p.isCalled(me, "") || !p.offers(c.Peer, commandMethod)):
+	case !there && (!p.hasAlias(me, "") || !p.offers(c.Peer, commandMethod)):
 		return nil, false, nobody(swID)
 	}
-	p.call(me, swID)
+	if p.hasAlias(me, "") {
+		p.setAlias(me, swID)
+	}
 	return me, true, nil
 }
 
@@ -96,15 +98,15 @@ func nobody(swID string) error {
 	return wire.Errorf(wire.BadName, "there is no window or instance %q on this machine", swID)
 }
 
-// isCalled says whether a client calls itself so.
-func (p *Platform) isCalled(s *session, swID string) bool {
+// hasAlias says whether a client calls itself so.
+func (p *Platform) hasAlias(s *session, swID string) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return s.alias == swID
 }
 
-// call notes what a client calls itself.
-func (p *Platform) call(s *session, swID string) {
+// setAlias notes what a client calls itself.
+func (p *Platform) setAlias(s *session, swID string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.alias = swID

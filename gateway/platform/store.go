@@ -30,7 +30,7 @@ const (
 	maxFiles = 10_000
 	// maxAll is how large all preferences of a user may be that are asked for at
 	// once.
-	maxAll = 16 << 20
+	maxAll = 4 << 20
 
 	suffix = ".json"
 	// newFile is a file that is being written, one at a time.

@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"strings"
+	"unicode"
+
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -137,6 +140,9 @@ func (x *interop) error(f *frame) {
 	id := f.text("request_id")
 	err := wire.Errorf(wire.AppError, "%s", f.text("reason"))
 	d := detail{URI: f.text("reason_uri"), Context: f.raw("context")}
+	if reason := f.text("reason"); strings.ContainsFunc(reason, unicode.IsControl) {
+		d.Reason = reason
+	}
 	if c := x.served(id); c != nil {
 		err.Detail = x.describe(d, uriClientError)
 		c.Finish(wire.Payload{}, err)

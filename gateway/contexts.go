@@ -45,8 +45,9 @@ type shared struct {
 	updater    subjects.App
 	writes     []kv.Edit // what leads from base to view
 	base       *kv.Value
-	// want says that held and view may differ, and that somebody else is why.
-	want bool
+	// want says that held and view may differ, and that somebody else is why; foreign
+	// that somebody else has written since the peer had no update in flight.
+	want, foreign bool
 	// inflight are updates of the peer without an answer yet. answered is the number
 	// of the frame with the last success: see package doc, "Races".
 	inflight int
@@ -168,7 +169,7 @@ func (p *peer) context(f *frame) {
 		p.unhandled(f)
 		return
 	}
-	id := f.text("context_id")
+	id := plain(string(f.raw("context_id")))
 	name, known := x.names[id]
 	if !known {
 		x.missing(f, id)
@@ -195,12 +196,23 @@ func (x *contexts) failed(f *frame, err error) {
 	e := wire.AsError(err)
 	switch e.Code {
 	case wire.BadName:
-		x.missing(f, f.text("context_id"))
+		x.missing(f, plain(string(f.raw("context_id"))))
 	case wire.Denied:
-		x.p.fail(f, f.domain, f.domain+"."+uriNotAuthorized, e.Message)
+		x.p.fail(f, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to "+rightOf(f.kind)+" context")
 	default:
 		x.p.failed(f, err)
 	}
+}
+
+// rightOf is what a request needs.
+func rightOf(kind string) string {
+	switch kind {
+	case "update-context":
+		return "update"
+	case "destroy-context":
+		return "destroy"
+	}
+	return "read"
 }
 
 // create creates a context, or joins the one of its name.
@@ -460,9 +472,12 @@ func (c *shared) answer(f *frame, d delta, err error) {
 		c.answered = x.p.s.out.count()
 		c.applied(d)
 	}
-	if c.held != c.view {
+	// What the client has sent and was not answered for yet is in the view and not
+	// in its object; that is no reason to push as long as nobody else writes.
+	if c.held != c.view && (c.inflight == 0 || c.foreign) {
 		c.want = true
 	}
+	c.foreign = c.foreign && c.inflight > 0
 	c.flush()
 }
 
@@ -549,6 +564,7 @@ func (c *shared) take(e node.ContextEvent) {
 	}
 	if !mine || c.inflight == 0 {
 		c.want = true
+		c.foreign = true
 	}
 }
 

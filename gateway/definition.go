@@ -99,12 +99,9 @@ func readFlags(m *node.Method, value []byte, extra message) (message, error) {
 		case f.Name == "streaming" && (string(f.Value) == "true" || string(f.Value) == "false"):
 			m.Streaming = string(f.Value) == "true"
 			rest = rest.raw("streaming", f.Value)
-		case f.Name == "metadata" && isObject(f.Value):
+		case f.Name == "metadata" && isObject(f.Value) && !isEmpty(f.Value):
 			if err := (wire.Payload{Format: wire.JSON, Data: f.Value}).Decode(&m.Flags); err != nil {
 				return extra, err
-			}
-			if m.Flags == nil {
-				m.Flags = map[string]any{}
 			}
 		default:
 			rest = rest.raw(f.Name, compactJSON(f.Value))
@@ -161,33 +158,16 @@ func appendFlags(d message, m *node.Method) message {
 	if m.Extra != "" && wire.CheckJSON([]byte(m.Extra)) == nil {
 		extra, _ = wire.JSONMembers(nil, []byte(m.Extra)) // or there is nothing to add
 	}
-	flags := message{}
 	at := slices.IndexFunc(extra, func(f wire.JSONMember) bool { return f.Name == "flags" })
-	if at >= 0 && !isObject(extra[at].Value) {
+	switch {
+	case at >= 0 && !isObject(extra[at].Value):
 		d = d.raw("flags", extra[at].Value)
-	} else {
-		if m.Flags == nil && m.ID == "" {
-			flags = flags.raw("metadata", []byte("{}"))
-		} else if m.Flags != nil {
-			if p, err := wire.EncodeJSON(m.Flags); err == nil {
-				flags = flags.raw("metadata", p.Data)
-			}
-		}
+	case at >= 0 || m.Flags != nil || m.ID == "":
 		var rest []byte
 		if at >= 0 {
 			rest = extra[at].Value[1 : len(extra[at].Value)-1]
 		}
-		switch {
-		case len(rest) > 0:
-			flags = append(append(flags, ','), rest...)
-		case at < 0 && m.ID == "":
-			flags = flags.raw("streaming", strconv.AppendBool(nil, m.Streaming))
-		}
-		if len(flags) == 0 {
-			flags = append(flags, '{')
-		}
-		flags[0] = '{'
-		d = d.raw("flags", flags.end())
+		d = d.raw("flags", flagsJSON(m, rest))
 	}
 	for i, f := range extra {
 		if i != at {
@@ -195,4 +175,29 @@ func appendFlags(d message, m *node.Method) message {
 		}
 	}
 	return d
+}
+
+// flagsJSON is the flags of a definition; rest are the members that the node knows
+// nothing of. A method of no gateway client has none, and says what clients expect.
+func flagsJSON(m *node.Method, rest []byte) []byte {
+	flags := message{}
+	switch {
+	case m.Flags != nil:
+		if p, err := wire.EncodeJSON(m.Flags); err == nil {
+			flags = flags.raw("metadata", p.Data)
+		}
+	case m.ID == "":
+		flags = flags.raw("metadata", []byte("{}"))
+	}
+	if len(rest) > 0 {
+		flags = append(append(flags, ','), rest...)
+	}
+	if m.ID == "" {
+		flags = flags.raw("streaming", strconv.AppendBool(nil, m.Streaming))
+	}
+	if len(flags) == 0 {
+		flags = append(flags, '{')
+	}
+	flags[0] = '{'
+	return flags.end()
 }

@@ -54,20 +54,23 @@ const (
 	textOrphaned      = "Context destroyed because its owner/last peer left"
 	textNoContext     = "Unable to find context with id "
 	textSubscription  = "Trying to drop a non-existing subscription"
-	textUnestablished = "Trying to drop a subscription that wasnt established yet"
+	textUnestablished = "Trying to drop a subscription that wasnt established. Did you mean to return an error instead?"
 )
 
 // detail is what travels beside a call, a subscription or an error between
 // clients of two gateways; see wire's HeaderDetail.
 type detail struct {
-	URI     string          `json:"uri,omitempty"`
+	URI string `json:"uri,omitempty"`
+	// Reason is a text that has more than one line, which the message of an error
+	// has not.
+	Reason  string          `json:"reason,omitempty"`
 	Context json.RawMessage `json:"context,omitempty"`
 	Flags   json.RawMessage `json:"flags,omitempty"`
 }
 
 // text is the detail as it travels, "" if there is none.
 func (d detail) text() (string, error) {
-	if d.URI == "" && d.Context == nil && d.Flags == nil {
+	if d.URI == "" && d.Reason == "" && d.Context == nil && d.Flags == nil {
 		return "", nil
 	}
 	b, err := json.Marshal(d)
@@ -94,6 +97,9 @@ func reasonOf(err error, byServer string) (uri, reason string, context []byte) {
 	e := wire.AsError(err)
 	d := readDetail(e.Detail)
 	uri, reason, context = d.URI, e.Message, d.Context
+	if d.Reason != "" {
+		reason = d.Reason
+	}
 	switch {
 	case uri != "":
 	case e.Code == wire.AppError || e.Code == wire.Rejected:

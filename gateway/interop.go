@@ -398,7 +398,7 @@ func (x *interop) whenKnown(caller, claimed string, id *node.Identity, f func(ca
 			return
 		}
 		x.sync()
-		if _, here := x.p.s.g.realm.View().App(app); here || x.knows(app) {
+		if x.knows(app) || !x.mayCome(app) {
 			f(app)
 			return
 		}
@@ -406,6 +406,17 @@ func (x *interop) whenKnown(caller, claimed string, id *node.Identity, f func(ca
 		time.AfterFunc(holdFor, func() { p.post(func() { x.giveUp(app) }) })
 	}
 	x.strangers[app] = append(x.strangers[app], func() { f(app) })
+}
+
+// mayCome says whether an app that the client does not know can still be on its
+// way: what its node says of it comes on its own path.
+func (x *interop) mayCome(app subjects.App) bool {
+	a, here := x.p.s.g.realm.View().App(app)
+	if !here {
+		return true
+	}
+	_, member := a.Domains[domainAGM]
+	return !a.Local && a.Domains != nil && !member
 }
 
 func (x *interop) knows(app subjects.App) bool {

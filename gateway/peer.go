@@ -132,7 +132,7 @@ func (p *peer) global(f *frame) {
 // join makes the peer a member of a domain; what it must know of it comes before
 // the success.
 func (p *peer) join(f *frame) {
-	domain := f.text("destination")
+	domain := plain(string(f.raw("destination")))
 	restrictions := f.text("restrictions")
 	switch domain {
 	case domainAGM, domainBus, domainContext, domainMetrics:
@@ -170,7 +170,7 @@ func (p *peer) join(f *frame) {
 
 // leaveDomain is the reverse of join.
 func (p *peer) leaveDomain(f *frame) {
-	domain := f.text("destination")
+	domain := plain(string(f.raw("destination")))
 	switch domain {
 	case domainAGM, domainBus, domainContext, domainMetrics, domainActivity:
 	default:

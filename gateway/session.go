@@ -271,8 +271,12 @@ func (s *session) owner(f *frame) *peer {
 		s.refuse(f, f.domain, domainGlobal+"."+uriFailure, "The original source of peer "+f.peer+" doesnt match the current source")
 	case !handled(f):
 		s.refuse(f, f.domain, f.domain+"."+uriUnhandled, "Unhandled message of type "+f.kind)
-	case f.domain == domainGlobal:
+	case f.kind == "join" || f.kind == "leave":
 		s.refuse(f, domainGlobal, domainGlobal+"."+uriInvalidPeer, "Unable to find peer with id "+f.peer)
+	case f.peer == "":
+		s.refuse(f, f.domain, f.domain+"."+uriFailure, "Peer id is missing")
+	case f.domain == domainAGM || f.domain == domainBus:
+		s.refuse(f, f.domain, f.domain+"."+uriFailure, "Unable to find peer with id "+f.peer+" in domain :"+f.domain+"-domain")
 	default:
 		s.refuse(f, f.domain, f.domain+"."+uriFailure, "Unable to find peer with id "+f.peer)
 	}

@@ -2,26 +2,44 @@ package gateway
 
 import (
 	"log/slog"
-	"sync/atomic"
+	"sync"
 
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
 
-// subscription is a subscription of the peer to a stream.
+// subscription is a subscription of the peer to a stream. Its events come on one
+// goroutine at a time: the publisher's as long as the client keeps up, otherwise that
+// of run.
 type subscription struct {
-	x      *interop
-	id     string // what the client calls it
-	server subjects.App
-	stream string
-	sub    *node.Subscription
-	ended  atomic.Bool // by the client: it is told nothing more
+	x       *interop
+	request *frame
+	id      string // what the client calls it, once it was accepted
+	server  subjects.App
+	stream  string
+	gap     *node.StreamEvent // to be announced with the next message
+
+	mu    sync.Mutex // guards what follows
+	sub   *node.Subscription
+	ended bool // by the client: it is told nothing more
 }
 
+// stop ends the subscription at the client's wish.
 func (s *subscription) stop() {
-	s.ended.Store(true)
-	s.sub.Close()
+	s.mu.Lock()
+	s.ended = true
+	sub := s.sub
+	s.mu.Unlock()
+	if sub != nil {
+		sub.Close()
+	}
+}
+
+func (s *subscription) stopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
 }
 
 // subscribe subscribes the peer to a stream of another app.
@@ -46,17 +64,60 @@ func (x *interop) subscribe(f *frame) {
 	x.mu.Lock()
 	x.calls[server]++ // while it is being asked for
 	x.mu.Unlock()
-	p := x.p
-	go func() { // ends with the subscription, which ends with the peer
-		sub, err := p.client.Subscribe(p.ctx, m.Name, a.payload(), node.Exactly(server), node.Timeout(wire.MaxCallTimeout), node.Detail(text))
-		if err != nil {
-			x.fail(f, err, uriRejected)
-			x.uncount(server)
-			return
-		}
-		s := &subscription{x: x, server: server, stream: m.Name, sub: sub}
-		s.run(f)
-	}()
+	s := &subscription{x: x, request: f, server: server, stream: m.Name}
+	go s.run(m.Name, a.payload(), text) // ends with the subscription, which ends with the peer
+}
+
+// run subscribes, and passes on what waits until the subscription is over.
+func (s *subscription) run(stream string, args wire.Payload, detail string) {
+	x, p := s.x, s.x.p
+	sub, err := p.client.Subscribe(p.ctx, stream, args, node.Exactly(s.server), node.Timeout(wire.MaxCallTimeout), node.Detail(detail), node.Direct(s.direct))
+	if err != nil {
+		x.fail(s.request, err, uriRejected)
+		x.uncount(s.server)
+		return
+	}
+	s.mu.Lock()
+	s.sub = sub
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		sub.Close()
+	}
+	for e := range sub.Events(p.ctx) {
+		p.s.out.await(p.ctx)
+		s.take(e)
+	}
+	x.mu.Lock()
+	delete(x.subs, s.id)
+	x.mu.Unlock()
+	p.syncSoon() // what was put off for it
+}
+
+// direct takes an event if the client keeps up.
+func (s *subscription) direct(e node.StreamEvent) bool {
+	if e.Kind == node.StreamData && s.x.p.s.out.full() != nil {
+		return false
+	}
+	s.take(e)
+	return true
+}
+
+// take passes an event on.
+func (s *subscription) take(e node.StreamEvent) {
+	if s.stopped() {
+		return
+	}
+	switch e.Kind {
+	case node.StreamSubscribed:
+		s.started(e)
+	case node.StreamData:
+		s.event(e)
+	case node.StreamGap:
+		s.missed(e)
+	case node.StreamClosed:
+		s.cancelled(e)
+	}
 }
 
 func (x *interop) uncount(server subjects.App) {
@@ -68,35 +129,8 @@ func (x *interop) uncount(server subjects.App) {
 	x.ended(server)
 }
 
-// run passes on what a subscription yields, until it is over.
-func (s *subscription) run(f *frame) {
-	p := s.x.p
-	var gap *node.StreamEvent
-	for e := range s.sub.Events(p.ctx) {
-		if s.ended.Load() {
-			break
-		}
-		switch e.Kind {
-		case node.StreamSubscribed:
-			s.started(f, e)
-		case node.StreamData:
-			p.s.out.await(p.ctx)
-			s.event(e, gap)
-			gap = nil
-		case node.StreamGap:
-			gap = s.missed(gap, e)
-		case node.StreamClosed:
-			s.cancelled(e)
-		}
-	}
-	s.x.mu.Lock()
-	delete(s.x.subs, s.id)
-	s.x.mu.Unlock()
-	s.x.ended(s.server)
-}
-
 // started tells the client that its subscription was accepted.
-func (s *subscription) started(f *frame, e node.StreamEvent) {
+func (s *subscription) started(e node.StreamEvent) {
 	if s.id != "" {
 		return // again, after a reconnect
 	}
@@ -105,13 +139,15 @@ func (s *subscription) started(f *frame, e node.StreamEvent) {
 	x.mu.Lock()
 	x.subs[s.id] = s
 	x.mu.Unlock()
-	x.p.s.send(begin(domainAGM, "subscribed").raw("request_id", f.request).str("peer_id", string(x.p.id)).str("subscription_id", s.id))
+	x.p.s.send(begin(domainAGM, "subscribed").raw("request_id", s.request.request).str("peer_id", string(x.p.id)).str("subscription_id", s.id))
 	x.uncount(s.server)
 }
 
 // event passes on one message. A gap before it is announced with it: the clients'
 // libraries have no notice of their own.
-func (s *subscription) event(e node.StreamEvent, gap *node.StreamEvent) {
+func (s *subscription) event(e node.StreamEvent) {
+	gap := s.gap
+	s.gap = nil
 	data, err := jsonOf(e.Value)
 	if err != nil {
 		s.x.p.log.Warn("stream message left out", slog.String("stream", s.stream), slog.Any("error", err))
@@ -135,13 +171,13 @@ func (s *subscription) event(e node.StreamEvent, gap *node.StreamEvent) {
 }
 
 // missed notes a gap for the next message, and tells the log.
-func (s *subscription) missed(gap *node.StreamEvent, e node.StreamEvent) *node.StreamEvent {
+func (s *subscription) missed(e node.StreamEvent) {
 	s.x.p.s.g.gaps.Add(1)
 	s.x.p.log.Warn("stream messages are missing", slog.String("stream", s.stream), slog.Uint64("from", e.From), slog.Uint64("to", e.To), slog.String("reason", e.Reason))
-	if gap != nil {
-		e.From = gap.From
+	if s.gap != nil {
+		e.From = s.gap.From
 	}
-	return &e
+	s.gap = &e
 }
 
 // cancelled tells the client that its subscription is over, and why.
@@ -246,7 +282,7 @@ func (x *interop) accepted(f *frame) {
 	case i == nil || i.sub != nil:
 		return
 	}
-	i.branch = plain(string(compactJSON(stream)))
+	i.branch = branchOf(stream)
 	sub, err := i.decide(i.branch, nil)
 	if err != nil {
 		x.forgetInterest(i.id)
@@ -260,6 +296,14 @@ func (x *interop) accepted(f *frame) {
 		x.branches[i.branch] = streams
 	}
 	streams[i.o.stream]++
+}
+
+// branchOf is the branch of a stream id: the id itself if it is a string.
+func branchOf(stream []byte) string {
+	if s, ok := wire.JSONString(stream); ok {
+		return s
+	}
+	return "=" + string(compactJSON(stream))
 }
 
 // ended is told that an accepted subscription is over. It runs on any goroutine.
@@ -303,7 +347,7 @@ func (x *interop) forgetInterest(id string) {
 
 // publish pushes to a branch. One without subscribers is nobody's.
 func (x *interop) publish(f *frame) {
-	branch := plain(string(compactJSON(f.raw("stream_id"))))
+	branch := branchOf(f.raw("stream_id"))
 	for stream := range x.branches[branch] {
 		if err := stream.Push(wire.Payload{Format: wire.JSON, Data: f.raw("data")}, branch); err != nil {
 			x.p.failed(f, err)
@@ -331,7 +375,7 @@ func (x *interop) dropSubscription(f *frame) {
 		if i != nil {
 			reason = textUnestablished
 		}
-		x.p.s.send(begin(domainAGM, "error").str("request_id", id).str("peer_id", string(x.p.id)).
+		x.p.s.send(begin(domainAGM, "error").raw("request_id", f.raw("subscription_id")).str("peer_id", string(x.p.id)).
 			str("reason_uri", domainAGM+"."+uriBadSubscriber).str("reason", reason))
 		return
 	}

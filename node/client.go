@@ -69,6 +69,10 @@ func Exactly(app subjects.App) Target { return interop.Exactly(app) }
 // subscription.
 func Detail(object string) Option { return interop.Detail(object) }
 
+// Direct offers the events of a subscription to f as they come; see
+// [interop.Direct].
+func Direct(f func(StreamEvent) bool) Option { return interop.Direct(f) }
+
 // SetDomains says which domains of the local protocol the client has joined, each
 // with its restrictions.
 func (c *Client) SetDomains(domains map[string]string) error {

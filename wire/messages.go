@@ -230,7 +230,7 @@ type AppDoc struct {
 	// Domains are the domains of the gateway's protocol that a client has joined,
 	// each with its restrictions, "" for none. It is nil for every other app:
 	// those take part in everything.
-	Domains map[string]string `msgpack:"domains,omitempty"`
+	Domains map[string]string `msgpack:"domains"`
 	// Holds are the ref-counted contexts that the app keeps alive.
 	Holds []string `msgpack:"holds,omitempty"`
 }
@@ -290,15 +290,18 @@ type ConfirmReply struct {
 	Items []SnapshotItem `msgpack:"items,omitempty"`
 }
 
-// SnapshotItem is one kept message of a branch.
+// SnapshotItem is one kept message of a branch. Live says that it was pushed while
+// the subscription was being made, and is no part of the past.
 type SnapshotItem struct {
 	Seq  uint64 `msgpack:"seq"`
 	Body Raw    `msgpack:"body"`
+	Live bool   `msgpack:"live,omitempty"`
 }
 
-// UnsubscribeRequest ends a subscription.
+// UnsubscribeRequest ends a subscription. Left says that the app has left.
 type UnsubscribeRequest struct {
-	ID string `msgpack:"id"`
+	ID   string `msgpack:"id"`
+	Left bool   `msgpack:"left,omitempty"`
 }
 
 // CancelRequest tells a call's server that nobody waits for its result.

@@ -175,7 +175,10 @@ func (d *Directory) show(id subjects.Node, p *peer) {
 	}
 	old := d.View().Nodes[id]
 	for i := range doc.Apps {
-		a := d.app(id, doc, &doc.Apps[i])
+		a, whole := d.app(id, doc, &doc.Apps[i])
+		if !whole && old != nil && old.apps[a.ID] != nil {
+			a.Methods = old.apps[a.ID].Methods // until the new ones are here
+		}
 		if old != nil && old.apps[a.ID] != nil && sameApp(old.apps[a.ID], a) {
 			a = old.apps[a.ID]
 		}
@@ -190,19 +193,22 @@ func (d *Directory) show(id subjects.Node, p *peer) {
 	d.mu.Unlock()
 }
 
-func (d *Directory) app(id subjects.Node, doc *wire.NodeDoc, ad *wire.AppDoc) *App {
-	a := &App{ID: subjects.App(ad.Identity.App), Identity: ad.Identity, Node: id, SameMachine: doc.Machine == d.cfg.Machine, Channels: ad.Channels, Domains: ad.Domains, Holds: ad.Holds}
+// app is an app of a document, and whether all its methods are known.
+func (d *Directory) app(id subjects.Node, doc *wire.NodeDoc, ad *wire.AppDoc) (a *App, whole bool) {
+	whole = true
+	a = &App{ID: subjects.App(ad.Identity.App), Identity: ad.Identity, Node: id, SameMachine: doc.Machine == d.cfg.Machine, Channels: ad.Channels, Domains: ad.Domains, Holds: ad.Holds}
 	for _, hash := range ad.Manifests {
 		m := d.manifests[hash]
 		if m == nil {
 			d.fetch(id, hash)
+			whole = false
 			continue
 		}
 		for i := range m.Methods {
 			a.Methods = append(a.Methods, &m.Methods[i])
 		}
 	}
-	return a
+	return a, whole
 }
 
 func sameApp(a, b *App) bool {

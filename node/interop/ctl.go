@@ -48,7 +48,7 @@ func (x *Interop) onCtl(msg *nats.Msg) {
 		ask(x, msg, func(q wire.ConfirmRequest) (any, error) { return x.confirm(c.From, q) })
 	case subjects.VerbUnsubscribe:
 		ask(x, msg, func(q wire.UnsubscribeRequest) (any, error) {
-			x.unsubscribe(c.From, q.ID)
+			x.unsubscribe(c.From, q)
 			return nil, nil
 		})
 	default:

@@ -28,6 +28,7 @@ type options struct {
 	wait    time.Duration
 	trace   Trace
 	detail  string
+	direct  func(Event) bool
 }
 
 // Target says which servers of a method or stream are meant. The zero value is
@@ -82,6 +83,11 @@ func Wait(d time.Duration) Option { return optionFunc(func(o *options) { o.wait 
 // Detail gives a stream's app a JSON object beside the arguments of a
 // subscription.
 func Detail(object string) Option { return optionFunc(func(o *options) { o.detail = object }) }
+
+// Direct offers the events of a subscription to f as they come, as long as nothing
+// waits to be read; what f does not take is read with [Subscription.Events]. So the
+// events of several subscriptions keep their order. f must not block or call back.
+func Direct(f func(Event) bool) Option { return optionFunc(func(o *options) { o.direct = f }) }
 
 // WithTrace passes a W3C trace context on.
 func WithTrace(t Trace) Option { return optionFunc(func(o *options) { o.trace = t }) }

@@ -237,7 +237,8 @@ func (l *leg) withdraw() {
 	if l.feed != nil {
 		x.detach(l.feed, l)
 	}
-	x.tell(l.server.Node, subjects.VerbUnsubscribe, wire.UnsubscribeRequest{ID: id})
+	_, err := x.app(l.sub.app.id)
+	x.tell(l.server.Node, subjects.VerbUnsubscribe, wire.UnsubscribeRequest{ID: id, Left: err != nil})
 }
 
 // departed says whether the publisher's app is gone for good: while NATS is
@@ -473,7 +474,7 @@ func (l *leg) settle(q wire.ConfirmRequest, items []wire.SnapshotItem) {
 		if item.Seq > next && !fresh {
 			l.lose(next, item.Seq-1, false, "lost")
 		}
-		l.emit(item.Seq, wire.Payload{Data: item.Body}, true)
+		l.emit(item.Seq, wire.Payload{Data: item.Body}, !item.Live)
 		next = item.Seq + 1
 	}
 	if next <= q.Seq && !fresh {

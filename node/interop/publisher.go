@@ -165,7 +165,7 @@ func (x *Interop) confirm(from subjects.Node, q wire.ConfirmRequest) (wire.Confi
 	if first && len(c.branch.kept) == 0 {
 		for _, k := range c.early {
 			if k.seq <= q.Seq {
-				r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data})
+				r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data, Live: true})
 			}
 		}
 		c.early = nil
@@ -174,8 +174,9 @@ func (x *Interop) confirm(from subjects.Node, q wire.ConfirmRequest) (wire.Confi
 }
 
 // unsubscribe ends a subscription at its subscriber's wish.
-func (x *Interop) unsubscribe(from subjects.Node, id string) {
-	if c, err := x.known(from, id); err == nil {
+func (x *Interop) unsubscribe(from subjects.Node, q wire.UnsubscribeRequest) {
+	if c, err := x.known(from, q.ID); err == nil {
+		c.left = q.Left
 		c.stream.mu.Unlock()
 		c.stream.drop(c)
 	}

@@ -122,6 +122,7 @@ type Subscriber struct {
 	renewed   time.Time // a stranger's last sign of life
 	absent    time.Time // since when the directory lacks the app
 	gone      bool
+	left      bool          // the subscriber's node says that its app has left
 	events    chan struct{} // closed when OnAdded has returned
 }
 
@@ -380,8 +381,11 @@ func (c *Subscriber) Left() bool {
 		_, err := x.app(id)
 		return err != nil
 	}
+	c.stream.mu.Lock()
+	left := c.left
+	c.stream.mu.Unlock()
 	_, here := x.cfg.Directory.App(id)
-	return !here
+	return left || !here
 }
 
 // Args are the arguments of the subscription.

@@ -103,6 +103,15 @@ func (x *Interop) Subscribe(ctx context.Context, id subjects.App, stream string,
 	}
 	s := &Subscription{x: x, app: a, stream: stream, args: p, o: o, news: make(chan struct{}, 1), legs: map[subjects.App]*leg{}, ended: map[subjects.App]time.Time{}}
 	s.q = queue.New(wire.QueueMessages, wire.QueueBytes, s.gap)
+	if o.direct != nil {
+		s.q.Direct(func(e Event) bool {
+			if !o.direct(e) {
+				return false
+			}
+			s.count(&e)
+			return true
+		})
+	}
 	s.ctx, s.cancel = context.WithCancel(a.ctx)
 	s.stop = context.AfterFunc(a.ctx, s.Close)
 	if err := s.register(); err != nil {
@@ -289,16 +298,21 @@ func (s *Subscription) Servers() []wire.Identity {
 func (s *Subscription) Events(ctx context.Context) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for e := range s.q.All(ctx) {
-			switch e.Kind {
-			case Data:
-				s.x.stats.delivered.Add(1)
-			case Gap:
-				s.x.stats.gaps.Add(1)
-			}
+			s.count(&e)
 			if !yield(e) {
 				return
 			}
 		}
+	}
+}
+
+func (s *Subscription) count(e *Event) {
+	switch e.Kind {
+	case Data:
+		s.x.stats.delivered.Add(1)
+	case Gap:
+		s.x.stats.gaps.Add(1)
+	default:
 	}
 }
 

@@ -25,6 +25,7 @@ type Notice[T any] func(source any, from, to uint64) T
 type Queue[T any] struct {
 	maxItems, maxBytes int
 	notice             Notice[T]
+	direct             func(T) bool
 	ready              chan struct{}
 
 	mu      sync.Mutex
@@ -34,6 +35,8 @@ type Queue[T any] struct {
 	lost    map[any]*span
 	dropped uint64
 	closed  bool
+	// reading says that the reader has an item that it may not have dealt with.
+	reading bool
 }
 
 type entry[T any] struct {
@@ -47,6 +50,11 @@ type span struct{ from, to uint64 }
 func New[T any](maxItems, maxBytes int, notice Notice[T]) *Queue[T] {
 	return &Queue[T]{maxItems: maxItems, maxBytes: maxBytes, notice: notice, ready: make(chan struct{}, 1), lost: map[any]*span{}}
 }
+
+// Direct offers every item to f before it is queued, as long as nothing waits in
+// front of it: f takes it or says false. f is called by whoever puts, with a lock
+// held, and must not block or call back. It is set before the first Put.
+func (q *Queue[T]) Direct(f func(T) bool) { q.direct = f }
 
 // Put appends an item that may be dropped. Numbers of a source must grow by
 // one, unless Skip says otherwise; source must be comparable.
@@ -111,6 +119,13 @@ func (q *Queue[T]) Control(item T, source any) {
 }
 
 func (q *Queue[T]) append(item T, size int) {
+	if q.direct != nil && !q.reading && q.head == len(q.items) && q.direct(item) {
+		return
+	}
+	q.push(item, size)
+}
+
+func (q *Queue[T]) push(item T, size int) {
 	if q.head > 64 && q.head*2 >= len(q.items) {
 		n := copy(q.items, q.items[q.head:])
 		clear(q.items[n:])
@@ -147,9 +162,10 @@ func (q *Queue[T]) Next(ctx context.Context) (item T, ok bool) {
 func (q *Queue[T]) take() (item T, ok, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.reading = false // it has come back
 	if q.head == len(q.items) {
 		for source, s := range q.lost {
-			q.append(q.notice(source, s.from, s.to), 0)
+			q.push(q.notice(source, s.from, s.to), 0)
 			delete(q.lost, source)
 		}
 	}
@@ -166,6 +182,7 @@ func (q *Queue[T]) take() (item T, ok, closed bool) {
 	if q.head < len(q.items) || len(q.lost) > 0 || q.closed {
 		q.signal()
 	}
+	q.reading = true
 	return e.item, true, false
 }
 

@@ -481,15 +481,20 @@ func (c *shared) answer(f *frame, d delta, err error) {
 	c.flush()
 }
 
-// applied follows what the client does with its own update.
+// applied follows what the client does with its own update. Where its library does
+// something else than the node it gets what is right as a whole.
 func (c *shared) applied(d delta) {
 	if c.held == nil {
 		return
 	}
+	unsure, all := d.unsure(c.held)
 	edits, err := d.edits(c.held)
-	if err != nil {
-		c.held = nil // nobody knows: it gets the whole
+	if err != nil || all {
+		c.held = nil // nobody knows: it gets everything
 		return
+	}
+	for _, path := range unsure {
+		edits = append(edits, kv.Edit{Path: path})
 	}
 	now, err := c.held.Edited(edits)
 	if err != nil {

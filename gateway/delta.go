@@ -229,6 +229,41 @@ func (e *editing) merge(m kv.Member) {
 	}
 }
 
+// unsure are the paths at which a client's library applies a delta otherwise than
+// edits does, or that everything is: it takes the empty path for a key, leaves holes
+// in arrays, and gives up at some names.
+func (d delta) unsure(held *kv.Value) (paths [][]string, all bool) {
+	if d.reset != nil {
+		return nil, false
+	}
+	for _, c := range d.commands {
+		if len(c.path) == 0 || c.value != nil && sayable(c.path) < len(c.path) {
+			return nil, true
+		}
+		if n := arrayOn(held, c.path); n >= 0 {
+			if n == 0 {
+				return nil, true
+			}
+			paths = append(paths, c.path[:n])
+		}
+	}
+	if len(paths) > 0 && len(d.commands) > 1 { // one may have made the array for another
+		return nil, true
+	}
+	return paths, false
+}
+
+// arrayOn is how long the part of a path is at which there is an array that the path
+// runs through, -1 if it runs through none.
+func arrayOn(v *kv.Value, path []string) int {
+	for i := range path {
+		if v.At(path[:i]).IsArray() {
+			return i
+		}
+	}
+	return -1
+}
+
 // fill are the edits that add what an object lacks: the second of two creators
 // overwrites nothing, and loses nothing that nobody else has said.
 func fill(now, data *kv.Value) []kv.Edit {
@@ -340,12 +375,7 @@ func appendCommand(b []byte, path []string, value *kv.Value) []byte {
 
 // throughArray says whether a path runs through an array before or after.
 func throughArray(held, view *kv.Value, path []string) bool {
-	for i := range path {
-		if held.At(path[:i]).IsArray() || view.At(path[:i]).IsArray() {
-			return true
-		}
-	}
-	return false
+	return arrayOn(held, path) >= 0 || arrayOn(view, path) >= 0
 }
 
 // whole is the longest part of a path, at most n segments, that can be set as a

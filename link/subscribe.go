@@ -19,6 +19,16 @@ import (
 // NATS permissions forbid is [wire.ErrDenied]. One that is made offline reaches
 // the server with the connection.
 func (l *Link) Subscribe(ctx context.Context, subject, queue string, h nats.MsgHandler, slow func(dropped int)) (*nats.Subscription, error) {
+	return l.subscribe(ctx, subject, queue, slow, func() (*nats.Subscription, error) {
+		sub, err := l.nc.QueueSubscribe(subject, queue, h)
+		if err == nil {
+			err = sub.SetPendingLimits(pendingMsgs, pendingBytes)
+		}
+		return sub, err
+	})
+}
+
+func (l *Link) subscribe(ctx context.Context, subject, queue string, slow func(dropped int), begin func() (*nats.Subscription, error)) (*nats.Subscription, error) {
 	m := &making{subject: subject, queue: queue}
 	l.mu.Lock()
 	l.making[m] = struct{}{}
@@ -29,17 +39,14 @@ func (l *Link) Subscribe(ctx context.Context, subject, queue string, h nats.MsgH
 		l.mu.Unlock()
 	}()
 	before := l.nc.LastError()
-	sub, err := l.nc.QueueSubscribe(subject, queue, h)
+	sub, err := begin()
 	if err != nil {
 		return nil, Typed(err)
 	}
 	if slow != nil {
 		l.slow.Store(sub, slow)
 	}
-	err = sub.SetPendingLimits(pendingMsgs, pendingBytes)
-	if err == nil {
-		err = l.Flush(ctx)
-	}
+	err = l.Flush(ctx)
 	if errors.Is(err, wire.ErrOffline) {
 		return sub, nil
 	}

@@ -291,11 +291,14 @@ type ConfirmReply struct {
 }
 
 // SnapshotItem is one kept message of a branch. Live says that it was pushed while
-// the subscription was being made, and is no part of the past.
+// the subscription was being made, and is no part of the past; Private is then the
+// sequence of the private data that went before it.
 type SnapshotItem struct {
 	Seq  uint64 `msgpack:"seq"`
 	Body Raw    `msgpack:"body"`
 	Live bool   `msgpack:"live,omitempty"`
+
+	Private uint64 `msgpack:"private,omitempty"`
 }
 
 // UnsubscribeRequest ends a subscription. Left says that the app has left.

@@ -183,7 +183,7 @@ func (d *Directory) reason(n subjects.Node) string {
 // AddApp adds a local app. Its identity must have been stamped; domains is nil
 // unless the app is a gateway client.
 func (d *Directory) AddApp(id subjects.App, identity wire.Identity, domains map[string]string) error {
-	if err := checkDomains(id, domains); err != nil {
+	if err := checkApp(id, &wire.AppDoc{Identity: identity, Domains: domains}); err != nil {
 		return err
 	}
 	return d.setLocal(func(apps []*App) ([]*App, error) {
@@ -233,7 +233,7 @@ func (d *Directory) SetHolds(id subjects.App, contexts []string) error {
 	return d.setApp(id, func(a *App) { a.Holds = slices.Clone(contexts) })
 }
 
-// checkApp is what a reader checks of an app in a document.
+// checkApp is for writer and reader.
 func checkApp(id subjects.App, a *wire.AppDoc) error {
 	if len(a.Identity.Extra) > wire.MaxExtra {
 		return wire.Errorf(wire.Limit, "further claims of app %s: %d bytes, the limit is %d", id, len(a.Identity.Extra), wire.MaxExtra)

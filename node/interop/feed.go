@@ -48,7 +48,7 @@ func (x *Interop) attach(ctx context.Context, subject string, l *leg) (*feed, er
 	f.mu.Unlock()
 	if first {
 		x.wg.Go(func() { // for all that attach: none of them may cancel it
-			f.sub, f.err = x.cfg.Data.Subscribe(x.ctx, subject, "", f.onMessage, nil)
+			f.sub, f.err = x.lane.Subscribe(x.ctx, subject, f.onMessage)
 			close(f.ready)
 		})
 	}
@@ -81,7 +81,7 @@ func (x *Interop) detach(f *feed, l *leg) {
 	if last {
 		<-f.ready
 		if f.sub != nil {
-			x.cfg.Data.Unsubscribe(f.sub)
+			x.lane.Unsubscribe(f.sub)
 		}
 	}
 }
@@ -213,7 +213,7 @@ func (l *leg) takePrivate(m wire.StreamMessage) {
 	case m.Seq <= l.private: // nothing new
 	case !l.joined: // the answer to the confirmation is still on its way
 		if isData && len(l.early) < wire.QueueMessages && l.heldSize+len(m.Body) <= wire.QueueBytes {
-			l.early = append(l.early, m)
+			l.early = append(l.early, earlyMessage{m, len(l.held)})
 			l.heldSize += len(m.Body)
 		}
 	case isData:

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -49,11 +50,14 @@ type Interop struct {
 	waiting map[subjects.App]flights // calls to other nodes, by target
 	serving map[string]*serving      // calls being served for other nodes
 	recent  callMemory
+	early   map[string]time.Time // cancellations that came before their calls
 	subs    []*nats.Subscription
+	private *nats.Subscription
 	ask     *nats.Subscription
 	closed  bool
 	sealed  bool
 
+	lane   *link.Lane                    // streams and private data, in their order
 	rounds sync.Map                      // lower-case method name -> *atomic.Uint64
 	online atomic.Pointer[chan struct{}] // closed and replaced at each reconnect
 	stats  counters
@@ -144,7 +148,7 @@ type Trace struct{ Parent, State string }
 func New(cfg Config) *Interop {
 	x := &Interop{
 		cfg: cfg, log: cfg.Logger, apps: map[subjects.App]*app{}, feeds: map[string]*feed{}, legs: map[string]*leg{},
-		pubs: map[string]*Subscriber{}, waiting: map[subjects.App]flights{}, serving: map[string]*serving{}, recent: newCallMemory(),
+		pubs: map[string]*Subscriber{}, waiting: map[subjects.App]flights{}, serving: map[string]*serving{}, recent: newCallMemory(), early: map[string]time.Time{},
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
@@ -152,6 +156,7 @@ func New(cfg Config) *Interop {
 	x.ctx, x.stop = context.WithCancelCause(context.Background())
 	ch := make(chan struct{})
 	x.online.Store(&ch)
+	x.lane = cfg.Data.Lane()
 	x.wg.Go(x.watch)
 	x.wg.Go(x.tick)
 	return x
@@ -169,7 +174,6 @@ func (x *Interop) Attach(ctx context.Context) error {
 	}{
 		{x.cfg.Control, r.CallFilter(self), x.onCall},
 		{x.cfg.Control, r.CtlFilter(self), x.onCtl},
-		{x.cfg.Data, r.PushFilter(self), x.onPush},
 	} {
 		sub, err := s.link.Subscribe(ctx, string(s.subject), "", s.h, nil)
 		if err != nil {
@@ -180,17 +184,28 @@ func (x *Interop) Attach(ctx context.Context) error {
 		x.subs = append(x.subs, sub)
 		x.mu.Unlock()
 	}
+	sub, err := x.lane.Subscribe(ctx, string(r.PushFilter(self)), x.onPush)
+	if err != nil {
+		x.detachAll()
+		return err
+	}
+	x.mu.Lock()
+	x.private = sub
+	x.mu.Unlock()
 	return nil
 }
 
 // detachAll ends what Attach began.
 func (x *Interop) detachAll() {
 	x.mu.Lock()
-	subs := x.subs
-	x.subs = nil
+	subs, private := x.subs, x.private
+	x.subs, x.private = nil, nil
 	x.mu.Unlock()
 	for _, s := range subs {
 		x.cfg.Control.Unsubscribe(s)
+	}
+	if private != nil {
+		x.lane.Unsubscribe(private)
 	}
 }
 
@@ -238,6 +253,7 @@ func (x *Interop) Close() {
 	x.mu.Unlock()
 	x.detachAll()
 	x.wg.Wait()
+	x.lane.Close()
 }
 
 // spawn runs f on a goroutine that Close waits for. It is for messages that
@@ -405,6 +421,9 @@ func newID() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
+// errServerGone ends calls whose server the directory has removed.
+var errServerGone = wire.Errorf(wire.TargetGone, "the server's app has gone; the call may or may not have run")
+
 // watch ends calls whose target has gone, and follows streams that come.
 func (x *Interop) watch() {
 	for {
@@ -419,7 +438,7 @@ func (x *Interop) watch() {
 		}
 		x.mu.Unlock()
 		for _, f := range gone {
-			f.cancel(wire.Errorf(wire.TargetGone, "the server's app has gone; the call may or may not have run"))
+			f.cancel(errServerGone)
 		}
 		select {
 		case <-changed:

@@ -468,7 +468,7 @@ func (x *Interop) callFailed(ctx context.Context, err error, s directory.Server,
 		return err
 	}
 	err = errOf(ctx)
-	if !errors.Is(err, wire.ErrTargetGone) {
+	if !errors.Is(err, errServerGone) {
 		x.tell(s.App.Node, subjects.VerbCancel, wire.CancelRequest{ID: id})
 	}
 	return err

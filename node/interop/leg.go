@@ -53,7 +53,7 @@ type leg struct {
 	upTo     uint64 // while repairing: confirm up to here
 	private  uint64
 	held     []wire.StreamMessage // while repairing: what follows upTo
-	early    []wire.StreamMessage // before Subscribed: private data
+	early    []earlyMessage       // before Subscribed: private data
 	heldSize int                  // bytes of both
 	tries    int                  // failed repairs
 	heard    time.Time
@@ -61,6 +61,12 @@ type leg struct {
 	pub      *Subscriber // of a local server
 
 	feed *feed // belongs to run
+}
+
+// earlyMessage is private data that came when so many others were held.
+type earlyMessage struct {
+	wire.StreamMessage
+	held int
 }
 
 var errDeparted = wire.Errorf(wire.TargetGone, "the app that publishes the stream has gone")
@@ -220,9 +226,7 @@ func (l *leg) run() {
 // close finishes the leg when what has come on the branch has been delivered:
 // it may still wait on the goroutine of its NATS subscription.
 func (l *leg) close(err error) {
-	if l.sub.x.cfg.Data.Conn().Barrier(func() { l.finish(err) }) != nil {
-		l.finish(err) // the connection has been closed
-	}
+	l.sub.x.lane.After(func() { l.finish(err) })
 }
 
 // withdraw stops listening and tells the publisher.
@@ -464,6 +468,12 @@ func (l *leg) settle(q wire.ConfirmRequest, items []wire.SnapshotItem) {
 	fresh := !l.joined
 	if fresh {
 		l.last = q.Seq
+		for _, item := range items {
+			if item.Live { // it begins there
+				l.last = item.Seq - 1
+				break
+			}
+		}
 		l.join()
 	}
 	next := q.After + 1
@@ -474,6 +484,11 @@ func (l *leg) settle(q wire.ConfirmRequest, items []wire.SnapshotItem) {
 		if item.Seq > next && !fresh {
 			l.lose(next, item.Seq-1, false, "lost")
 		}
+		for len(l.early) > 0 && l.early[0].Seq <= item.Private {
+			m := l.early[0]
+			l.early = l.early[1:]
+			l.takePrivate(m.StreamMessage)
+		}
 		l.emit(item.Seq, wire.Payload{Data: item.Body}, !item.Live)
 		next = item.Seq + 1
 	}
@@ -483,11 +498,15 @@ func (l *leg) settle(q wire.ConfirmRequest, items []wire.SnapshotItem) {
 	l.last, l.state, l.tries = q.Seq, live, 0
 	held, early := l.held, l.early
 	l.held, l.early, l.heldSize = nil, nil, 0
-	for _, m := range held {
+	for i, m := range held {
+		for len(early) > 0 && early[0].held <= i {
+			l.takePrivate(early[0].StreamMessage)
+			early = early[1:]
+		}
 		l.take(m)
 	}
 	for _, m := range early {
-		l.takePrivate(m)
+		l.takePrivate(m.StreamMessage)
 	}
 }
 

@@ -36,11 +36,13 @@ func (x *Interop) accept(from subjects.Node, q wire.SubscribeRequest) (wire.Subs
 		stream: s, id: q.ID, node: from, who: x.subscriberOf(from, q.App), subject: string(push),
 		args: wire.Payload{Data: q.Args}, detail: detail, renewed: time.Now(), events: make(chan struct{}),
 	}
+	ctx, cancel := context.WithTimeout(s.app.ctx, wire.CallTimeout)
+	c.giveUp = cancel
 	if err := x.reserve(c); err != nil {
+		cancel()
 		return none, err
 	}
-	ctx, cancel := context.WithTimeout(s.app.ctx, wire.CallTimeout)
-	defer cancel()
+	defer c.giveUp()
 	if err := s.admit(ctx, c, func(*branch) error { return nil }); err != nil {
 		x.mu.Lock()
 		delete(x.pubs, c.id)
@@ -70,9 +72,8 @@ func (x *Interop) subscriberOf(from subjects.Node, app string) wire.Identity {
 		if a, ok := x.cfg.Directory.App(id); ok && a.Node == from {
 			return a.Identity
 		}
-		return wire.Identity{Application: string(from), Node: string(from), App: app}
 	}
-	return wire.Identity{Application: string(from), Node: string(from)}
+	return wire.Identity{Application: string(from), Node: string(from), App: string(x.claimed(from, app))}
 }
 
 // mark repeats the branch's mark until the subscriber has confirmed one.
@@ -154,7 +155,6 @@ func (x *Interop) confirm(from subjects.Node, q wire.ConfirmRequest) (wire.Confi
 	if !c.confirmed {
 		s.added(c)
 	}
-	first := !c.confirmed
 	c.confirmed = true
 	c.renewed = time.Now()
 	for _, k := range c.branch.kept {
@@ -162,19 +162,24 @@ func (x *Interop) confirm(from subjects.Node, q wire.ConfirmRequest) (wire.Confi
 			r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data})
 		}
 	}
-	if first && len(c.branch.kept) == 0 {
-		for _, k := range c.early {
-			if k.seq <= q.Seq {
-				r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data, Live: true})
-			}
+	if q.After > 0 {
+		c.early = nil // the answer that had them has arrived
+	}
+	for _, k := range c.early {
+		if k.seq <= q.Seq {
+			r.Items = append(r.Items, wire.SnapshotItem{Seq: k.seq, Body: k.body.Data, Live: true, Private: k.private})
 		}
-		c.early = nil
 	}
 	return r, nil
 }
 
 // unsubscribe ends a subscription at its subscriber's wish.
 func (x *Interop) unsubscribe(from subjects.Node, q wire.UnsubscribeRequest) {
+	x.mu.Lock()
+	if c := x.pubs[q.ID]; c != nil && c.node == from {
+		c.giveUp() // one that is not decided about
+	}
+	x.mu.Unlock()
 	if c, err := x.known(from, q.ID); err == nil {
 		c.left = q.Left
 		c.stream.mu.Unlock()
@@ -214,6 +219,9 @@ func (x *Interop) housekeep(now time.Time, back bool) {
 		if !online { // nobody can be seen, so nobody is gone
 			c.absent, c.renewed = time.Time{}, now
 		}
+		if online && c.branch == nil && c.lapsed(now) {
+			c.giveUp()
+		}
 		if !online || c.gone || c.branch == nil {
 			s.mu.Unlock()
 			continue
@@ -221,6 +229,9 @@ func (x *Interop) housekeep(now time.Time, back bool) {
 		if !marked[c.branch] && idle(c.branch.sent) {
 			s.mark(c.branch)
 			marked[c.branch] = true
+		}
+		if c.confirmed && now.Sub(c.renewed) > confirmIn {
+			c.early = nil
 		}
 		if c.private > 0 && idle(c.sent) {
 			s.publish(c.subject, wire.AppendStreamMark(nil, s.epoch, c.private))

@@ -142,7 +142,7 @@ func (x *Interop) onCall(msg *nats.Msg) {
 	}
 	call := &Call{Method: m.def.Name, Args: args, Caller: x.callerOf(c.From, msg.Header), ID: msg.Header.Get(wire.HeaderID), Trace: traceOf(msg.Header), Detail: detail}
 	if call.Caller.App == "" && call.Caller.Node == string(c.From) {
-		call.Claimed, _ = subjects.ParseApp(msg.Header.Get(wire.HeaderApp)) // none of a plain NATS client
+		call.Claimed = x.claimed(c.From, msg.Header.Get(wire.HeaderApp))
 	}
 	if m.deferred != nil {
 		x.answerDeferred(msg, format, c.From, a, m, *call)
@@ -209,8 +209,11 @@ func (x *Interop) begin(id string, from, caller subjects.Node, f *flight) error 
 		return err
 	}
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.wasCanceled(from, id) {
+		return errCanceled
+	}
 	x.serving[id] = &serving{from, f}
-	x.mu.Unlock()
 	return nil
 }
 
@@ -227,14 +230,41 @@ func (x *Interop) end(id string) {
 	x.mu.Unlock()
 }
 
+// errCanceled is the end of a call that nobody waits for.
+var errCanceled = wire.Errorf(wire.Canceled, "canceled by the caller")
+
+const (
+	// earlyFor is how long a cancellation waits for its call, which comes on a
+	// subscription of its own; maxEarly is how many wait.
+	earlyFor = 10 * time.Second
+	maxEarly = 1024
+)
+
 // cancelCall ends a call being served, if its caller says so.
 func (x *Interop) cancelCall(from subjects.Node, id string) {
 	x.mu.Lock()
 	s := x.serving[id]
+	if s == nil && len(id) <= maxCallID {
+		for key, at := range x.early {
+			if time.Since(at) > earlyFor || len(x.early) >= maxEarly {
+				delete(x.early, key)
+			}
+		}
+		x.early[string(from)+"."+id] = time.Now()
+	}
 	x.mu.Unlock()
 	if s != nil && s.from == from {
-		s.cancel(wire.Errorf(wire.Canceled, "canceled by the caller"))
+		s.cancel(errCanceled)
 	}
+}
+
+// wasCanceled says whether the cancellation of a call has come before it. x.mu is
+// held.
+func (x *Interop) wasCanceled(from subjects.Node, id string) bool {
+	key := string(from) + "." + id
+	_, early := x.early[key]
+	delete(x.early, key)
+	return early
 }
 
 // deadlineOf reads how long a call may take.
@@ -263,6 +293,22 @@ func (x *Interop) callerOf(from subjects.Node, h nats.Header) wire.Identity {
 	}
 	who := string(originOf(from, h))
 	return wire.Identity{Application: who, Node: who}
+}
+
+// claimed is the app that a sender says it is, if the directory may come to have it
+// on that node: "" for a plain NATS client, and for whoever says that it is an app
+// of another node.
+func (x *Interop) claimed(from subjects.Node, app string) subjects.App {
+	id, err := subjects.ParseApp(app)
+	if err != nil {
+		return ""
+	}
+	for _, n := range x.cfg.Directory.View().Nodes {
+		if n.Boot == id.Boot() && n.ID != from {
+			return ""
+		}
+	}
+	return id
 }
 
 // originOf is the sender of a call, or of the ask that the sender forwards and
@@ -363,6 +409,9 @@ func (x *Interop) forward(msg *nats.Msg, format wire.Format) (wire.Payload, erro
 	return r.Value, r.Err
 }
 
+// maxCallID is how long a call's id may be.
+const maxCallID = 128
+
 // callMemory remembers call ids for wire.CallMemory, so that a call that comes
 // twice runs once. Its owner locks.
 type callMemory struct {
@@ -378,7 +427,7 @@ type remembered struct {
 func newCallMemory() callMemory { return callMemory{seen: map[string]struct{}{}} }
 
 func (m *callMemory) add(id string, now time.Time) error {
-	if len(id) > 128 {
+	if len(id) > maxCallID {
 		return wire.Errorf(wire.BadPayload, "%s is too long: use 22 characters", wire.HeaderID)
 	}
 	for len(m.order) > 0 && (len(m.order) >= wire.MaxCallMemory || now.Sub(m.order[0].at) > wire.CallMemory) {

@@ -225,7 +225,7 @@ func (s *started) remote(server directory.Server, out *outgoing) error {
 		s.finish(v, err)
 	})
 	abort := func(err error) {
-		if !errors.Is(err, wire.ErrTargetGone) {
+		if !errors.Is(err, errServerGone) {
 			x.tell(server.App.Node, subjects.VerbCancel, wire.CancelRequest{ID: id})
 		}
 		asking.Cancel(err)
@@ -260,7 +260,12 @@ func (x *Interop) answerDeferred(msg *nats.Msg, format wire.Format, from subject
 	})
 	x.mu.Lock()
 	x.serving[call.ID] = &serving{from, &p.flight}
+	canceled := x.wasCanceled(from, call.ID)
 	x.mu.Unlock()
+	if canceled {
+		p.Finish(wire.Payload{}, errCanceled)
+		return
+	}
 	timer.Store(p.flight.expire(timeout))
 	x.enqueue(p)
 	if p.Over() {

@@ -100,6 +100,9 @@ type branch struct {
 type kept struct {
 	seq  uint64
 	body wire.Payload
+	// private is, of one that waits for a new subscriber, how much private data
+	// went before it.
+	private uint64
 }
 
 // Subscriber is one subscription as the stream's app sees it.
@@ -111,7 +114,8 @@ type Subscriber struct {
 	args   wire.Payload
 	detail string
 	branch *branch
-	leg    *leg // of a local subscription
+	leg    *leg   // of a local subscription
+	giveUp func() // of another node's: ends the wait for a decision
 
 	// What follows is guarded by the stream's mu.
 	subject   string // of private data
@@ -131,6 +135,9 @@ type Subscriber struct {
 func (x *Interop) CreateStream(id subjects.App, def wire.Method, o StreamOptions) (*Stream, error) {
 	if o.Snapshot < 0 || o.Snapshot > wire.MaxSnapshot {
 		return nil, wire.Errorf(wire.Limit, "snapshot of stream %q: %d messages, the limit is %d", def.Name, o.Snapshot, wire.MaxSnapshot)
+	}
+	if o.Snapshot > 0 && o.Decide != nil {
+		return nil, wire.Errorf(wire.BadPayload, "stream %q: Decide is for streams without a snapshot", def.Name)
 	}
 	a, err := x.app(id)
 	if err != nil {
@@ -180,6 +187,9 @@ func (s *Stream) Push(value any, branches ...string) error {
 	}
 	to := make([]*branch, 0, 8) // all or none: a bad name must not follow a push
 	for _, name := range branches {
+		if s.opts.Decide != nil && s.branches[name] == nil {
+			continue // its last subscriber has gone
+		}
 		b, err := s.branch(name)
 		if err != nil {
 			return err
@@ -234,7 +244,7 @@ func (s *Stream) push(b *branch, p, packed wire.Payload) {
 	b.seq++
 	s.x.stats.pushed.Add(1)
 	if n := s.opts.Snapshot; n > 0 {
-		b.keep(kept{b.seq, packed}, n, s.x.cfg.Data.MaxPayload())
+		b.keep(kept{seq: b.seq, body: packed}, n, s.x.cfg.Data.MaxPayload())
 	}
 	if b.remotes > 0 {
 		s.buf = wire.AppendStreamData(s.buf[:0], s.epoch, b.seq, packed.Data)
@@ -246,7 +256,7 @@ func (s *Stream) push(b *branch, p, packed wire.Payload) {
 		case sub.leg != nil:
 			sub.leg.deliver(b.seq, p)
 		case !sub.confirmed && s.opts.Decide != nil:
-			sub.early = append(sub.early, kept{b.seq, packed})
+			sub.early = append(sub.early, kept{seq: b.seq, body: packed, private: sub.private})
 			sub.overrun(s)
 		}
 	}
@@ -257,9 +267,9 @@ func (s *Stream) push(b *branch, p, packed wire.Payload) {
 func (c *Subscriber) overrun(s *Stream) {
 	bytes := 0
 	for _, k := range c.early {
-		bytes += len(k.body.Data)
+		bytes += len(k.body.Data) + confirmOverhead
 	}
-	if len(c.early) <= wire.MaxSnapshot && bytes <= wire.MaxSnapshotBytes {
+	if len(c.early) <= wire.MaxSnapshot && wire.CheckSize("", bytes, s.x.cfg.Data.MaxPayload()) == nil {
 		return
 	}
 	c.early = nil

@@ -69,14 +69,18 @@ func TestBenchChildOutlivesContext(t *testing.T) {
 func TestBenchChildFails(t *testing.T) {
 	for script, want := range map[string]string{
 		`echo no port >&2; echo at all >&2; exit 3`: "it: ended at once: no port | at all",
-		`exit 0`:                       "it: ended at once",
-		`echo hello; exec cat`:         `it: does not say where its gateway listens, but "hello"`,
-		`echo '{"node":"x"}'; cat`:     `it: does not say where its gateway listens, but "{\"node\":\"x\"}"`,
-		`printf '{"gateway":"ws://x/'`: "it: ended at once", // and not the whole line
+		`exit 0`:                        "it: ended at once",
+		`echo hello; exec cat`:          `it: does not say where its gateway listens, but "hello"`,
+		`echo '{"node":"x"}'; exec cat`: `it: does not say where its gateway listens, but "{\"node\":\"x\"}"`,
+		`printf '{"gateway":"ws://x/'`:  "it: ended at once", // and not the whole line
 	} {
-		_, err := startBenchChild(t.Context(), "it", sh(script))
+		pid := filepath.Join(t.TempDir(), "pid")
+		_, err := startBenchChild(t.Context(), "it", sh("echo $$ >"+pid+"; "+script))
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", script, err, want)
+		}
+		if alive(t, pid) {
+			t.Errorf("%s: the process is there after the error", script)
 		}
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -102,6 +106,28 @@ func TestBenchWeftUp(t *testing.T) {
 	}
 	if want := []string{"PATH=/bin", "HOME=/home/z"}; !slices.Equal(cmd.Env, want) {
 		t.Errorf("environment %v, want %v", cmd.Env, want)
+	}
+}
+
+// TestBenchWeft measures the gateway of a real node, which leaves nothing behind.
+func TestBenchWeft(t *testing.T) {
+	temp := t.TempDir()
+	for _, name := range []string{"TMPDIR", "TMP", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA"} {
+		t.Setenv(name, temp)
+	}
+	t.Setenv("WEFT_REALM", "Not A Realm") // is not the benchmark's
+	out, _, err := bench(t.Context(), &benchGatewayCommand{Reference: off, Rounds: 1, Seconds: 0.05}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range benchLines(t, out) {
+		if line.Weft == nil || line.Weft.Median <= 0 || line.Reference != nil {
+			t.Errorf("%+v", line)
+		}
+	}
+	left, err := os.ReadDir(temp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -17,9 +17,10 @@ import (
 // fakeGateway speaks so much of the gateway protocol as the load needs. All that
 // it does happens under one lock, as in the reference gateway.
 type fakeGateway struct {
-	url   string
-	spoil func(to string, m object) (keep bool) // may change or drop what is sent
-	hold  holding
+	url    string
+	spoil  func(to string, m object) (keep bool) // may change or drop what is sent
+	refuse string                                // the second request of this type gets an error
+	hold   holding
 
 	mu       sync.Mutex
 	ids      int
@@ -28,7 +29,6 @@ type fakeGateway struct {
 	streams  map[string][]string
 	contexts map[string][]*fakePeer // members
 	seen     map[string]int         // requests by type
-	order    []string               // the types of requests, as they came
 }
 
 // holding keeps messages back until there are some, and then for a while, to see
@@ -108,18 +108,17 @@ func (g *fakeGateway) attend(p *fakePeer) {
 func (g *fakeGateway) handle(p *fakePeer, m object) {
 	kind := m.text("type")
 	g.seen[kind]++
-	g.order = append(g.order, kind)
 	if want := m.text("peer_id"); want != p.id {
 		p.t.Errorf("%s sent %s with peer_id %q, want %q", p.app, kind, want, p.id)
 	}
-	if kind == "hello" {
+	switch {
+	case kind == g.refuse && g.seen[kind] == 2:
+		g.send(p, object{"domain": m["domain"], "type": "error", "request_id": m["request_id"], "reason": "no"})
+	case kind == "hello":
 		g.welcome(p, m)
-		return
-	}
-	switch m.text("domain") {
-	case "agm":
+	case m["domain"] == "agm":
 		g.handleInterop(p, kind, m)
-	case "global":
+	default:
 		g.handleGlobal(p, kind, m)
 	}
 }

@@ -118,47 +118,31 @@ func streams(receivers, window int) func(*benchLoad) (benchOutcome, error) {
 		if err != nil {
 			return benchOutcome{}, err
 		}
-		if err := subscribe(publisher, crowd); err != nil {
+		if err := register(publisher, crowd, true); err != nil {
 			return benchOutcome{}, err
 		}
-		l.run(publisher.listen)
+		l.run(publisher.accept) // which has sent all that it will before the first publish
+		for _, p := range crowd {
+			if _, err := p.ask("agm", "subscribe", `"method_id":"0","server_id":`+string(publisher.id)); err != nil {
+				return benchOutcome{}, err
+			}
+		}
 		return l.share(crowd, "event", window, publisher.publish)
 	}
 }
 
-// listen waits for the error that ends it.
-func (p *benchPeer) listen() error {
+// accept puts on the stream whoever subscribes, until an error ends it.
+func (p *benchPeer) accept() error {
 	for {
-		if _, err := p.next(); err != nil {
-			return err
-		}
-	}
-}
-
-// subscribe makes a stream of the publisher with all the others on it.
-func subscribe(publisher *benchPeer, crowd []*benchPeer) error {
-	if err := register(publisher, crowd, true); err != nil {
-		return err
-	}
-	for _, p := range crowd {
-		err := p.send(p.message(`{"domain":"agm","type":"subscribe","method_id":"0","request_id":"subscribe","server_id":`).value(publisher.id))
+		f, err := p.await("add-interest")
 		if err != nil {
 			return err
 		}
-		interest, err := publisher.await("add-interest")
+		err = p.send(p.message(`{"domain":"agm","type":"accepted","stream_id":"s","request_id":"accepted","subscription_id":`).value(f.subscriptionID))
 		if err != nil {
-			return err
-		}
-		err = publisher.send(publisher.message(`{"domain":"agm","type":"accepted","stream_id":"s","request_id":"accepted","subscription_id":`).
-			value(interest.subscriptionID))
-		if err != nil {
-			return err
-		}
-		if _, err := p.await("subscribed"); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // publish sends the message of a number, with a field of 64 bytes more.

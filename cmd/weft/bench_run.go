@@ -75,63 +75,68 @@ const (
 	settle = 40 // is left for what a gateway does when clients have gone
 )
 
+// benchRound is the outcomes of a round, by measure and side.
+type benchRound [][]benchOutcome
+
 // run does all rounds.
 func (b *gatewayBench) run(ctx context.Context) ([]benchResult, error) {
 	b.progress("Warming up.")
 	if _, err := b.round(ctx, 0, b.seconds/warmUp); err != nil {
 		return nil, err
 	}
-	var rounds [][]benchOutcome
+	var rounds []benchRound
 	for r := range b.rounds {
 		b.progress("Round %d of %d.", r+1, b.rounds)
-		outcomes, err := b.round(ctx, r, b.seconds)
+		round, err := b.round(ctx, r, b.seconds)
 		if err != nil {
 			return nil, err
 		}
-		rounds = append(rounds, outcomes)
+		rounds = append(rounds, round)
 	}
 	return b.results(rounds), nil
 }
 
 // round is each measure on each side. Who is first changes from one to the next.
-// The outcome of a measure on a side is at its place; see outcomeAt.
-func (b *gatewayBench) round(ctx context.Context, r int, seconds time.Duration) ([]benchOutcome, error) {
-	outcomes := make([]benchOutcome, len(benchMeasures)*len(b.sides))
+func (b *gatewayBench) round(ctx context.Context, r int, seconds time.Duration) (benchRound, error) {
+	round := make(benchRound, len(benchMeasures))
 	for m := range benchMeasures {
 		measure := &benchMeasures[m]
+		round[m] = make([]benchOutcome, len(b.sides))
 		for turn := range b.sides {
 			s := (r + m + turn) % len(b.sides)
 			outcome, err := runLoad(ctx, b.sides[s].url, seconds/measure.share, b.patience, measure.do)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", b.sides[s].name, measure.title, err)
 			}
-			outcomes[m*len(b.sides)+s] = outcome
+			round[m][s] = outcome
 			pause(ctx, seconds/settle)
 		}
 	}
-	return outcomes, nil
+	return round, nil
 }
 
 // results are the metrics of all rounds.
-func (b *gatewayBench) results(rounds [][]benchOutcome) (results []benchResult) {
+func (b *gatewayBench) results(rounds []benchRound) (results []benchResult) {
 	for m := range benchMeasures {
 		for k := range benchMeasures[m].metrics {
-			metric := &benchMeasures[m].metrics[k]
-			result := benchResult{measure: &benchMeasures[m], metric: metric, sides: map[string]*benchSpread{}}
-			var values [][]float64 // of each side
-			for s, side := range b.sides {
-				var ofSide []float64
-				for _, outcomes := range rounds {
-					ofSide = append(ofSide, metric.of(&outcomes[m*len(b.sides)+s]))
-				}
-				values = append(values, ofSide)
-				result.sides[side.name] = newBenchSpread(ofSide)
-			}
-			if len(values) == 2 {
-				result.ratio = newBenchSpread(ratios(values[0], values[1]))
-			}
-			results = append(results, result)
+			results = append(results, b.result(m, &benchMeasures[m].metrics[k], rounds))
 		}
 	}
 	return results
+}
+
+// result is one metric of one measure.
+func (b *gatewayBench) result(m int, metric *benchMetric, rounds []benchRound) benchResult {
+	result := benchResult{measure: &benchMeasures[m], metric: metric, sides: map[string]*benchSpread{}}
+	values := make([][]float64, len(b.sides))
+	for s, side := range b.sides {
+		for _, round := range rounds {
+			values[s] = append(values[s], metric.of(&round[m][s]))
+		}
+		result.sides[side.name] = newBenchSpread(values[s])
+	}
+	if len(values) == 2 {
+		result.ratio = newBenchSpread(ratios(values[0], values[1]))
+	}
+	return result
 }

@@ -125,7 +125,7 @@ func (c *upCommand) announce(p *program, n *node.Node, gw *gateway.Gateway) erro
 	c.describe(p, gw)
 	if srv := n.Embedded(); srv != nil && srv.URL() != "" {
 		p.printf("  try      weft nodes")
-		p.printf("           weft up --node second --machine second --nats %s", srv.URL())
+		p.printf("           weft up --node second --machine second --nats %s --gateway-listen 127.0.0.1:8386", srv.URL())
 		p.printf("           eval \"$(weft env)\"    for nats and other NATS clients")
 	}
 	p.printf("Ready. Ctrl-C stops the node.")

@@ -13,7 +13,7 @@ import (
 // gatewayFlags say where the gateway listens and who may connect.
 type gatewayFlags struct {
 	Gateway struct {
-		Listen         []string `default:"127.0.0.1:8385,[::1]:8385" placeholder:"HOST:PORT" help:"Where apps written for Glue42 and io.Connect connect (${default}), or off."`
+		Listen         []string `from:"WEFT_GATEWAY_LISTEN" default:"127.0.0.1:8385,[::1]:8385" placeholder:"HOST:PORT" help:"Where apps written for Glue42 and io.Connect connect (${default}), or off."`
 		AllowedHosts   []string `placeholder:"NAME" help:"Further names of this machine that they may use."`
 		AllowedOrigins []string `placeholder:"ORIGIN" help:"Web pages that may connect: scheme://host[:port]."`
 		Auth           string   `enum:"auto,os-user,token" default:"auto" help:"What they must show: os-user (native apps of this user), or token; auto is token if there is an allowed origin."`

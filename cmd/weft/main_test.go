@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("LOCALAPPDATA", filepath.Join(e.WorkDir, "data"))
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("WEFT_GATEWAY_LISTEN", "127.0.0.1:0")
 			// Or each command that the race detector watches ends a second late.
 			e.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
 			return nil
@@ -101,7 +102,7 @@ func start(ts *testscript.TestScript, name, command string) {
 }
 
 func environOf(ts *testscript.TestScript) []string {
-	names := []string{"PATH", "HOME", "TMPDIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "EXAMPLES", "GORACE", "WEFT_REALM"}
+	names := []string{"PATH", "HOME", "TMPDIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "EXAMPLES", "GORACE", "WEFT_REALM", "WEFT_GATEWAY_LISTEN"}
 	var env []string
 	for _, name := range names {
 		if value := ts.Getenv(name); value != "" {

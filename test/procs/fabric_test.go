@@ -112,7 +112,7 @@ func (f *fabric) environ() []string {
 		return strings.HasPrefix(s, "NATS_") || strings.HasPrefix(s, "WEFT_") || strings.HasPrefix(s, "XDG_")
 	})
 	// GORACE: a process with the race detector sleeps for a second at its end.
-	return append(env, "GORACE=atexit_sleep_ms=0", "XDG_DATA_HOME="+f.data, "XDG_CONFIG_HOME="+filepath.Join(f.data, "config"), "WEFT_REALM="+realm)
+	return append(env, "GORACE=atexit_sleep_ms=0", "XDG_DATA_HOME="+f.data, "XDG_CONFIG_HOME="+filepath.Join(f.data, "config"), "WEFT_REALM="+realm, "WEFT_GATEWAY_LISTEN=127.0.0.1:0")
 }
 
 // result is what a command said.

@@ -231,26 +231,40 @@ func (e *editing) merge(m kv.Member) {
 
 // unsure are the paths at which a client's library applies a delta otherwise than
 // edits does, or that everything is: it takes the empty path for a key, leaves holes
-// in arrays, and gives up at some names.
+// in arrays, and gives up at some names and inside texts.
 func (d delta) unsure(held *kv.Value) (paths [][]string, all bool) {
 	if d.reset != nil {
 		return nil, false
 	}
 	for _, c := range d.commands {
-		if len(c.path) == 0 || c.value != nil && sayable(c.path) < len(c.path) {
+		if len(c.path) == 0 || c.value != nil && sayable(c.path) < len(c.path) || c.value == nil && scalarOn(held, c.path) {
 			return nil, true
 		}
-		if n := arrayOn(held, c.path); n >= 0 {
-			if n == 0 {
-				return nil, true
-			}
+		switch n := arrayOn(held, c.path); {
+		case n == 0:
+			return nil, true
+		case n > 0:
 			paths = append(paths, c.path[:n])
 		}
-	}
-	if len(paths) > 0 && len(d.commands) > 1 { // one may have made the array for another
-		return nil, true
+		edits, err := delta{commands: []command{c}}.edits(held)
+		if err == nil {
+			held, err = held.Edited(edits)
+		}
+		if err != nil {
+			return nil, true
+		}
 	}
 	return paths, false
+}
+
+// scalarOn says whether a path runs through a text or a number.
+func scalarOn(v *kv.Value, path []string) bool {
+	for i := 1; i < len(path); i++ {
+		if at := v.At(path[:i]); at != nil && !at.IsObject() && !at.IsArray() {
+			return true
+		}
+	}
+	return false
 }
 
 // arrayOn is how long the part of a path is at which there is an array that the path

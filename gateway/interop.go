@@ -119,17 +119,17 @@ func (x *interop) join() {
 // leave takes the peer out of the domain; its connection goes on.
 func (x *interop) leave() {
 	x.member = false
-	for _, o := range x.offered {
-		x.withdraw(o, node.ReasonAppLeft)
-	}
 	x.mu.Lock()
 	serving, subs := slices.Collect(maps.Values(x.serving)), slices.Collect(maps.Values(x.subs))
 	clear(x.serving)
 	clear(x.subs)
 	clear(x.told)
 	x.mu.Unlock()
-	for _, p := range serving {
+	for _, p := range serving { // before the methods go: callers hear of it in this order
 		p.Finish(wire.Payload{}, wire.Errorf(wire.TargetGone, "the app has left"))
+	}
+	for _, o := range x.offered {
+		x.withdraw(o, node.ReasonAppLeft)
 	}
 	for _, s := range subs {
 		s.stop()

@@ -28,6 +28,8 @@ type contexts struct {
 	open   map[string]*shared
 	// returned is what the peer had before its connection was lost, nil if it is new.
 	returned *memory
+	// orphans are what waits for the end of a context that nobody holds any more.
+	orphans map[string][]func()
 }
 
 // shared is one context that the peer is a member of, or writes to.
@@ -55,13 +57,15 @@ type shared struct {
 	parting  bool     // a pong is awaited before the next push
 	answers  []func() // successes that wait for a push
 	snapshot []*frame // requests that wait for the first state
+	// holding says that the peer holds the context, asking that it is about to.
+	holding, asking bool
 	// past is what the client had before its connection was lost, until its first
 	// update after the return; see memory.
 	past *past
 }
 
 func newContexts(p *peer) *contexts {
-	return &contexts{p: p, app: p.client.Contexts(), domain: domainGlobal, names: map[string]string{}, open: map[string]*shared{}}
+	return &contexts{p: p, app: p.client.Contexts(), domain: domainGlobal, names: map[string]string{}, open: map[string]*shared{}, orphans: map[string][]func(){}}
 }
 
 // contextID is what clients call a context. It is made of the name, which is what
@@ -100,7 +104,11 @@ func (x *contexts) happened(e node.ContextName) {
 		x.added(e.Name, e.By.App)
 		return
 	}
-	x.gone(e.Name, x.domain, uriDestroyed, textDestroyed)
+	if e.Reason == node.ContextPeerLeft {
+		x.gone(e.Name, domainContext, uriPeerLeft, textOrphaned)
+	} else {
+		x.gone(e.Name, x.domain, uriDestroyed, textDestroyed)
+	}
 }
 
 // added announces a context, once.
@@ -122,13 +130,14 @@ func (x *contexts) added(name string, creator subjects.App) {
 // gone announces the end of a context, unless it is there again.
 func (x *contexts) gone(name, domain, uri, reason string) {
 	id := contextID(name)
-	if _, known := x.names[id]; !known || x.exists(name) {
+	if _, known := x.names[id]; !known || x.app.Exists(name) {
 		return
 	}
 	delete(x.names, id)
 	x.drop(name)
 	x.p.s.send(begin(x.domain, "context-destroyed").str("peer_id", string(x.p.id)).str("context_id", id).
 		str("reason_uri", domain+"."+uri).str("reason", reason))
+	x.settleOrphan(name)
 }
 
 // drop forgets a context that the peer had open.
@@ -142,7 +151,7 @@ func (x *contexts) drop(name string) {
 // leave ends all memberships.
 func (x *contexts) leave(domain string) {
 	for name := range x.open {
-		x.release(name)
+		x.app.Release(name)
 		x.drop(name)
 	}
 	if domain == domainContext {
@@ -253,7 +262,6 @@ func (x *contexts) created(f *frame, name string, data *kv.Value, created bool, 
 		x.failed(f, err)
 		return
 	}
-	x.hold(name)
 	if !created {
 		x.added(name, "")
 		x.joinExisting(f, name, data)
@@ -325,13 +333,14 @@ func (x *contexts) subscribe(f *frame, name string) {
 		x.failed(f, err)
 		return
 	}
-	if !c.member {
-		x.hold(name)
-		c.member = true
-		if past := x.recall(name); past != nil {
-			past.resolve(x, name, func() { c.joined(f, past) })
-			return
-		}
+	if c.member {
+		c.joined(f, nil)
+		return
+	}
+	c.member = true
+	if past := x.recall(name); past != nil {
+		past.resolve(x, name, func() { c.joined(f, past) })
+		return
 	}
 	c.joined(f, nil)
 }
@@ -346,23 +355,51 @@ func (c *shared) joined(f *frame, past *past) {
 	c.poll()
 }
 
+// isHeld says whether the peer holds the context, as far as that is needed; if not yet
+// it sees to that, and to the answers.
+func (c *shared) isHeld() bool {
+	if c.holding || c.state.Denied || c.view == nil {
+		return true
+	}
+	if c.state.Meta.Lifetime != node.ContextRefCounted {
+		c.holding = true
+		return true
+	}
+	if len(c.snapshot) > 0 && !c.asking {
+		c.asking = true
+		c.hold(func(error) {
+			c.asking, c.holding = false, true
+			c.answerSnapshots()
+			c.flush()
+		})
+	}
+	return len(c.snapshot) == 0
+}
+
 // answerSnapshots answers those who wait for the state, once it is there.
 func (c *shared) answerSnapshots() {
 	if !c.known {
 		return
 	}
+	if !c.isHeld() {
+		return
+	}
 	for _, f := range c.snapshot {
+		if c.state.Denied {
+			c.x.p.fail(f, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to read context")
+			continue
+		}
 		c.x.p.s.send(begin(f.domain, "subscribed-context").raw("request_id", f.request).str("peer_id", string(c.x.p.id)).
 			str("context_id", c.id).raw("data", valueJSON(c.view)))
-		c.hold(c.view, c.state.Revision)
+		c.has(c.view, c.state.Revision)
 		c.want = false
 		c.past = c.past.differing(c.view)
 	}
 	c.snapshot = nil
 }
 
-// hold notes what the client has.
-func (c *shared) hold(v *kv.Value, revision uint64) {
+// has notes what the client has.
+func (c *shared) has(v *kv.Value, revision uint64) {
 	c.held, c.sent = v, revision
 	if c.member {
 		c.x.p.memory.note(c.name, v, revision)
@@ -372,22 +409,27 @@ func (c *shared) hold(v *kv.Value, revision uint64) {
 // unsubscribe ends a membership.
 func (x *contexts) unsubscribe(f *frame, name string) {
 	c := x.open[name]
-	if c != nil && c.member {
-		c.member = false
-		x.p.memory.forget(name)
-		if c.inflight == 0 {
-			x.drop(name)
-		}
+	if c == nil || !c.member {
+		x.p.success(f, f.domain)
+		return
+	}
+	c.member, c.holding = false, false
+	x.p.memory.forget(name)
+	owner := c.isOwner(x.p.id)
+	if c.inflight == 0 {
+		x.drop(name)
 	}
 	p := x.p
-	x.releaseThen(name, func() { p.post(func() { x.unsubscribed(f, name) }) })
-}
-
-// unsubscribed answers an unsubscribe-context; if the peer was the last holder of
-// a ref-counted context its end comes first.
-func (x *contexts) unsubscribed(f *frame, name string) {
-	x.gone(name, f.domain, uriPeerLeft, textOrphaned)
-	x.p.success(f, f.domain)
+	if owner { // it ends with its owner, and so when that leaves it
+		x.app.StartDestroy(name, func(error) {
+			p.post(func() {
+				x.gone(name, f.domain, uriPeerLeft, textOrphaned)
+				p.success(f, f.domain)
+			})
+		})
+		return
+	}
+	x.release(c, name, func() { p.success(f, f.domain) })
 }
 
 // destroy ends a context for everybody.
@@ -501,7 +543,7 @@ func (c *shared) applied(d delta) {
 		c.held = nil
 		return
 	}
-	c.hold(now, c.sent)
+	c.has(now, c.sent)
 }
 
 // poll takes what the watch has and tells the client.
@@ -599,7 +641,7 @@ func (c *shared) flush() {
 		m := begin(c.x.domain, "context-updated").str("peer_id", string(c.x.p.id)).str("updater_id", string(c.updater)).str("context_id", c.id)
 		s.send(m.raw("delta", deltaJSON(c.held, c.view, writes)))
 	}
-	c.hold(c.view, c.state.Revision)
+	c.has(c.view, c.state.Revision)
 	c.told()
 }
 

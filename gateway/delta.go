@@ -316,13 +316,19 @@ func deltaJSON(held, view *kv.Value, writes []kv.Edit) []byte {
 // difference of the objects.
 func changesOf(held, view *kv.Value, writes []kv.Edit) []kv.Change {
 	changes := make([]kv.Change, 0, len(writes))
+	now := held
 	for _, w := range writes {
-		if n := sayable(w.Path); n == 0 || n < len(w.Path) || throughArray(held, view, w.Path) {
+		if n := sayable(w.Path); n == 0 || n < len(w.Path) || arrayOn(now, w.Path) >= 0 {
 			return kv.Diff(held, view)
 		}
+		next, err := now.Edited([]kv.Edit{w})
+		if err != nil {
+			return kv.Diff(held, view)
+		}
+		now = next
 		changes = append(changes, kv.Change{Path: w.Path, Value: w.Value})
 	}
-	if len(changes) == 0 {
+	if len(changes) == 0 || len(kv.Diff(now, view)) > 0 {
 		return kv.Diff(held, view)
 	}
 	return changes

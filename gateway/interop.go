@@ -332,8 +332,13 @@ func (x *interop) remove(k *knownNode, id subjects.App) {
 	x.p.s.send(m)
 }
 
-// busy says whether calls to an app or subscriptions on it have not ended.
+// busy says whether calls to an app, or subscriptions on it or of it, have not ended.
 func (x *interop) busy(id subjects.App) bool {
+	for _, i := range x.interests {
+		if i.caller == id && i.sub != nil {
+			return true
+		}
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.calls[id] > 0 {

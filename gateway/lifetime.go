@@ -2,23 +2,76 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/node"
+	"github.com/weft-fabric/weft/subjects"
 )
 
-func (x *contexts) exists(name string) bool {
-	ctx, cancel := context.WithTimeout(x.p.ctx, time.Second)
-	defer cancel()
-	list, _ := x.app.Names(ctx)
-	return slices.Contains(list, name)
+const (
+	// holdWithin is how long a membership may take to be known to the other nodes.
+	holdWithin = 10 * time.Second
+	// orphanWithin is how long the answer to the last unsubscribe of a ref-counted
+	// context waits for its end.
+	orphanWithin = time.Second
+)
+
+// hold keeps a ref-counted context alive for the peer, then calls done. Of all other
+// contexts it is called at once.
+func (c *shared) hold(done func(error)) {
+	if c.state.Meta.Lifetime != node.ContextRefCounted {
+		done(nil)
+		return
+	}
+	p, app, name := c.x.p, c.x.app, c.name
+	go func() { // ends within holdWithin
+		ctx, cancel := context.WithTimeout(p.ctx, holdWithin)
+		defer cancel()
+		err := app.Hold(ctx, name)
+		if err != nil {
+			p.log.Debug("a ref-counted context is not held", slog.String("context", name), slog.Any("error", err))
+		}
+		p.post(func() { done(err) })
+	}()
 }
 
-func (x *contexts) hold(name string)                     {}
-func (x *contexts) release(name string)                  {}
-func (x *contexts) releaseThen(name string, then func()) { then() }
-func (x *contexts) at(context.Context, string, uint64) (*kv.Value, bool, error) {
-	return nil, false, nil
+// release ends a membership. A ref-counted context that nobody else holds ends with
+// it, and done is called when that is known.
+func (x *contexts) release(c *shared, name string, done func()) {
+	x.app.Release(name)
+	if c == nil || c.state.Meta.Lifetime != node.ContextRefCounted || x.heldByOthers(name) {
+		done()
+		return
+	}
+	x.orphans[name] = append(x.orphans[name], done)
+	p := x.p
+	time.AfterFunc(orphanWithin, func() { p.post(func() { x.settleOrphan(name) }) })
 }
-func (c *shared) changedSince(uint64, []string) bool { return false }
+
+// settleOrphan calls those who wait for the end of a context.
+func (x *contexts) settleOrphan(name string) {
+	waiting := x.orphans[name]
+	delete(x.orphans, name)
+	for _, done := range waiting {
+		done()
+	}
+}
+
+// heldByOthers says whether another app holds a ref-counted context.
+func (x *contexts) heldByOthers(name string) bool {
+	for _, n := range x.p.s.g.realm.View().Nodes {
+		for _, a := range n.Apps {
+			if a.ID != x.p.id && slices.Contains(a.Holds, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isOwner says whether the peer owns a context that ends with it.
+func (c *shared) isOwner(id subjects.App) bool {
+	return c.state.Meta.Lifetime == node.ContextOwnership && c.state.Meta.Owner == id
+}

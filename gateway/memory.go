@@ -171,7 +171,7 @@ func (x *contexts) remembers(name string) bool {
 // destroyedMeanwhile answers a returned client that creates a context again which
 // was destroyed while it was away: it is told that it has it, and that it is gone.
 func (x *contexts) destroyedMeanwhile(f *frame, name string) bool {
-	if x.exists(name) || x.recall(name) == nil {
+	if x.app.Exists(name) || x.recall(name) == nil {
 		return false
 	}
 	x.added(name, x.p.id)
@@ -190,7 +190,7 @@ func (p *past) resolve(x *contexts, name string, done func()) {
 	go func() { // ends within pastWithin
 		ctx, cancel := context.WithTimeout(peer.ctx, pastWithin)
 		defer cancel()
-		v, _, _ := x.at(ctx, name, p.revision) // or it is gone, and only the revision counts
+		v, _, _ := x.app.At(ctx, name, p.revision) // or it is gone, and only the revision counts
 		peer.post(func() {
 			p.value = v
 			done()
@@ -234,7 +234,7 @@ func (c *shared) repeats(d delta) bool {
 			return false
 		}
 		if p.value == nil { // it can only be asked whether somebody has written there since
-			if !c.changedSince(p.revision, cmd.path) {
+			if !c.x.app.ChangedSince(c.name, p.revision, cmd.path) {
 				return false
 			}
 			changed = true

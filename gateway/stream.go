@@ -322,6 +322,7 @@ func (o *offered) ended(sub *node.Subscriber) {
 		default:
 			x.removeInterest(i, "", "ClientInitiated")
 		}
+		x.sync() // what was put off for it
 	})
 }
 

@@ -39,6 +39,9 @@ const (
 	ContextOwnership  = contexts.Ownership
 )
 
+// ContextPeerLeft is the reason of a context that ended with whom it belonged to.
+const ContextPeerLeft = contexts.PeerLeft
+
 // TopicLost is the kind of the event that says that messages are missing.
 const TopicLost = topics.Lost
 

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/interop"
+	"github.com/weft-fabric/weft/node/restriction"
 	"github.com/weft-fabric/weft/node/topics"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -76,7 +78,12 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 	r.interop = interop.New(interop.Config{
 		Realm: id.realm, Self: id.node, Boot: id.boot, Directory: r.directory, Control: r.control, Data: r.data, Logger: r.log,
 	})
-	r.contexts = contexts.New(contexts.Config{Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, CompactAt: cfg.CompactAt})
+	r.contexts = contexts.New(contexts.Config{
+		Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, CompactAt: cfg.CompactAt,
+		Identity: r.identityOf, Attributes: func(id *Identity) restriction.Attributes { return id.Attribute },
+		Directory: r.directory.Changed, Complete: func() bool { return r.State().Online }, Alive: r.isHere,
+		Holders: r.holders, Hold: r.directory.SetHolds, Settle: r.directory.Settle,
+	})
 	r.channels = channels.New(channels.Config{Self: id.node, Directory: r.directory, Contexts: r.contexts, Hidden: cfg.Hidden, Logger: r.log})
 	r.topics = topics.New(topics.Config{Realm: id.realm, Self: id.node, Data: r.data, Logger: r.log, Identity: r.identityOf})
 	dirCtx, leave := context.WithCancel(context.Background())
@@ -377,6 +384,24 @@ func (r *Realm) identityOf(id subjects.App) (Identity, bool) {
 		return Identity{}, false
 	}
 	return a.Identity, true
+}
+
+func (r *Realm) isHere(id subjects.App) bool {
+	_, ok := r.directory.App(id)
+	return ok
+}
+
+// holders are the apps that keep a ref-counted context alive.
+func (r *Realm) holders(context string) []subjects.App {
+	var list []subjects.App
+	for _, n := range r.directory.View().Nodes {
+		for _, a := range n.Apps {
+			if slices.Contains(a.Holds, context) {
+				list = append(list, a.ID)
+			}
+		}
+	}
+	return list
 }
 
 // Stats are a realm's counters since its start.

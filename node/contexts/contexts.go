@@ -82,6 +82,8 @@ type Contexts struct {
 	// usable is nil when the bucket was found to be as it must be.
 	usable error
 	closed bool
+	used   chan struct{} // closed when an app uses a context for the first time
+	use    sync.Once
 }
 
 // Stats are counters since the start.
@@ -114,7 +116,7 @@ type counters struct {
 
 // New makes the contexts of a realm, offline until Connected is called.
 func New(cfg Config) *Contexts {
-	c := &Contexts{cfg: cfg, log: cfg.Logger, bucket: kv.Contexts(cfg.Link, cfg.Realm), open: map[string]*shared{}, since: time.Now()}
+	c := &Contexts{cfg: cfg, log: cfg.Logger, bucket: kv.Contexts(cfg.Link, cfg.Realm), open: map[string]*shared{}, used: make(chan struct{}), since: time.Now()}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -289,6 +291,7 @@ func (c *Contexts) get(name string) (*shared, error) {
 	if c.closed {
 		return nil, errStopped()
 	}
+	c.use.Do(func() { close(c.used) })
 	s := c.open[name]
 	if s == nil {
 		if len(c.open) >= wire.MaxContexts {

@@ -39,7 +39,7 @@ func (a *App) Hold(ctx context.Context, name string) error {
 	if err != nil || before || a.c.online() != nil {
 		return err
 	}
-	h, err := s.touch(ctx)
+	h, err := s.touch(ctx, a.by)
 	if err != nil || h == (hold{}) {
 		k.remove(a.id, name)
 		return err
@@ -57,9 +57,10 @@ func (a *App) Release(name string) {
 }
 
 // touch writes the metadata of a ref-counted context again, once others can see who
-// holds it: whoever finds that nobody does, and does not know of this, ends the
-// context on the condition that its metadata is as it was.
-func (s *shared) touch(ctx context.Context) (h hold, err error) {
+// holds it: whoever finds that nobody does ends the context on the condition that its
+// metadata is as it was, and whoever finds this there knows that somebody has just
+// begun to.
+func (s *shared) touch(ctx context.Context, by Writer) (h hold, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wire.WriteTimeout)
 	defer cancel()
 	if err := s.c.cfg.Settle(ctx); err != nil {
@@ -68,8 +69,11 @@ func (s *shared) touch(ctx context.Context) (h hold, err error) {
 	until, _ := ctx.Deadline()
 	for {
 		t, err := s.snapshot(until)
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
-			return hold{}, err
+			return hold{}, wire.AsError(err)
 		}
 		if !t.Exists() && !s.exists() {
 			return hold{}, s.missing()
@@ -81,9 +85,9 @@ func (s *shared) touch(ctx context.Context) (h hold, err error) {
 		e := t.Meta()
 		m, err := readMeta(e)
 		if err != nil || m.value().Lifetime != RefCounted {
-			return hold{}, nil //nolint:nilerr // what cannot be read is none, and is not counted
+			return hold{}, nil // nobody counts it
 		}
-		w := kv.Write{Key: subjects.ContextMeta(s.token), Op: kv.Put, Value: e.Value, Format: e.Format, By: e.By, If: &e.Seq}
+		w := kv.Write{Key: subjects.ContextMeta(s.token), Op: kv.Put, Value: e.Value, Format: e.Format, By: by.String(), If: &e.Seq}
 		id := newID()
 		seq, err := s.c.bucket.Commit(ctx, id, []kv.Write{w})
 		switch {

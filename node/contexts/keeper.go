@@ -20,9 +20,10 @@ const (
 	settledFor = 10 * time.Second
 	// endJitter spreads what all nodes do when one dies.
 	endJitter = 500 * time.Millisecond
-	// askPause is between a look at a context and one at the directory: a hold is in
-	// the directory before it is in the context, and may need a moment to get here.
-	askPause = 50 * time.Millisecond
+	// claimFor is how long who wrote the metadata last, its creator or who began to
+	// hold it, counts as somebody who holds the context for all nodes but its own: the
+	// directory finds out by then what it was not told.
+	claimFor = 20 * time.Second
 	// lookEvery is how often changes of the directory are looked at, at most.
 	lookEvery = 100 * time.Millisecond
 	// endRetry is when an end is tried again that failed.
@@ -34,15 +35,15 @@ const (
 // keeper ends contexts whose lifetime is over. Every node has one, so that it does
 // not matter which of them dies.
 type keeper struct {
-	c    *Contexts
-	kick chan struct{}
+	c     *Contexts
+	names *names // set by run
+	kick  chan struct{}
 
 	mu    sync.Mutex
 	holds map[subjects.App]map[string]hold // of apps of this node
 	// let are ref-counted contexts that an app of this node held and holds no more.
-	let map[string]bool
-	// The fields that follow are about this connection.
-	complete time.Time // since when, zero while the directory is not
+	let      map[string]bool
+	complete time.Time // since when the directory is, zero while it is not
 	kept     map[subjects.Token]*kept
 	ending   int
 }
@@ -61,6 +62,7 @@ type kept struct {
 	left    bool // nobody does
 	due     time.Time
 	ending  bool
+	met     subjects.App // the app with a claim was here
 }
 
 func newKeeper(c *Contexts) *keeper {
@@ -72,13 +74,19 @@ func newKeeper(c *Contexts) *keeper {
 // run looks at the contexts whenever something has changed.
 func (k *keeper) run() {
 	c := k.c
+	select {
+	case <-c.used: // a node whose apps have no contexts has nothing to keep
+	case <-c.ctx.Done():
+		return
+	}
 	n, err := c.follow()
 	if err != nil {
 		return // it has stopped
 	}
+	k.names = n
 	for {
 		changed, named := c.cfg.Directory(), n.news()
-		wait := k.look(n)
+		wait := k.look()
 		select {
 		case <-time.After(lookEvery):
 		case <-k.kick:
@@ -105,12 +113,11 @@ func (k *keeper) wake() {
 	}
 }
 
-// lost forgets who was seen: the fabric is away, and what happens there is not known.
+// lost notes that the fabric is away: what happens there is not known.
 func (k *keeper) lost() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.complete = time.Time{}
-	clear(k.kept)
 }
 
 // isComplete says whether everybody can be seen from here.
@@ -118,8 +125,8 @@ func (k *keeper) isComplete() bool { return k.c.online() == nil && k.c.cfg.Compl
 
 // look finds contexts that nobody keeps any more and ends them when it is time. It
 // returns when to look again.
-func (k *keeper) look(n *names) time.Duration {
-	limited, ready := n.limited()
+func (k *keeper) look() time.Duration {
+	limited, ready := k.names.limited()
 	now := time.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -131,7 +138,7 @@ func (k *keeper) look(n *names) time.Duration {
 		k.complete = now
 	}
 	maps.DeleteFunc(k.kept, func(t subjects.Token, x *kept) bool { return limited[t].created != x.created && !x.ending })
-	k.drop(n)
+	k.drop()
 	next := now.Add(time.Minute)
 	for token, x := range limited {
 		if at := k.consider(token, x, now); !at.IsZero() && at.Before(next) {
@@ -153,10 +160,14 @@ func (k *keeper) consider(token subjects.Token, x named, now time.Time) (at time
 	if s.ending {
 		return time.Time{}
 	}
+	claimed := k.claimed(x, s, k.names.metaOf(token))
 	switch {
 	case k.isKept(x):
 		s.seen, s.left = true, false
 		return time.Time{}
+	case claimed.After(now):
+		s.seen, s.left = true, false
+		return claimed
 	case k.let[x.name]: // it is for the node where the last one was
 		s.left, s.due = true, now
 	case !s.left:
@@ -192,6 +203,21 @@ func (k *keeper) isKept(x named) bool {
 	return k.isHeldHere(x.name, "") || len(k.c.cfg.Holders(x.name)) > 0
 }
 
+// claimed is until when the app that wrote the metadata of a ref-counted context last
+// counts as one that holds it. mu is held.
+func (k *keeper) claimed(x named, s *kept, m metadata) time.Time {
+	if x.meta.Lifetime != RefCounted || m.by.App == "" || m.by.Node == k.c.cfg.Self || m.at.IsZero() {
+		return time.Time{} // an app of this node holds what it says that it holds
+	}
+	switch {
+	case k.c.cfg.Alive(m.by.App):
+		s.met = m.by.App
+	case s.met == m.by.App:
+		return time.Time{} // it has left
+	}
+	return m.at.Add(claimFor)
+}
+
 // isHeldHere says whether an app of this node holds a context, another than one.
 // mu is held.
 func (k *keeper) isHeldHere(name string, other subjects.App) bool {
@@ -206,14 +232,7 @@ func (k *keeper) isHeldHere(name string, other subjects.App) bool {
 // end destroys a context that nobody keeps, unless somebody turns up.
 func (k *keeper) end(token subjects.Token, x named, s *kept) {
 	o := &op{task: destroy, edits: []kv.Edit{{}}, by: Writer{Node: k.c.cfg.Self}, quiet: true}
-	o.still = func(e *kv.Entry) error {
-		select {
-		case <-time.After(askPause):
-		case <-k.c.ctx.Done():
-			return errStopped()
-		}
-		return k.isLeft(x, e)
-	}
+	o.still = func(e *kv.Entry) error { return k.isLeft(token, x, s, e) }
 	err := k.c.do(k.c.ctx, x.name, o, nil)
 	if err == nil {
 		k.c.stats.ended.Add(1)
@@ -231,19 +250,20 @@ func (k *keeper) end(token subjects.Token, x named, s *kept) {
 	}
 }
 
-// isLeft is nil if nobody keeps a context whose metadata is in e, else why it must
-// not be ended.
-func (k *keeper) isLeft(x named, e *kv.Entry) error {
-	m, err := readMeta(e)
-	if err != nil || !m.same(x.meta) {
+// isLeft is nil if nobody keeps a context that has the metadata e, else why it must not
+// be ended. Whoever begins to hold it writes that again, see [shared.touch].
+func (k *keeper) isLeft(token subjects.Token, x named, s *kept, e *kv.Entry) error {
+	now, err := readMeta(e)
+	if err != nil || !now.same(x.meta) {
 		return wire.Errorf(wire.Rejected, "context %q is another one by now", x.name)
 	}
+	m := k.names.metaOf(token)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case !k.isComplete():
 		return wire.Errorf(wire.Rejected, "context %q: it is not known who keeps it", x.name)
-	case k.isKept(x):
+	case m.seq != e.Seq, k.isKept(x), k.claimed(x, s, m).After(time.Now()):
 		return wire.Errorf(wire.Rejected, "context %q is kept", x.name)
 	}
 	return nil
@@ -329,10 +349,10 @@ func (k *keeper) leave(app subjects.App) {
 }
 
 // drop forgets holds of contexts that are gone. mu is held.
-func (k *keeper) drop(n *names) {
+func (k *keeper) drop() {
 	for app, held := range k.holds {
 		for name, h := range maps.Clone(held) {
-			if h.seq > 0 && n.isGone(name, h) {
+			if h.seq > 0 && k.names.isGone(name, h) {
 				k.forget(app, name)
 			}
 		}

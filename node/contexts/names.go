@@ -69,9 +69,15 @@ type named struct {
 
 // metadata is what a metadata key holds.
 type metadata struct {
-	seq  uint64
-	meta *Meta // nil for what cannot be read, or was purged
+	seq   uint64
+	since uint64 // when it became that of the same context
+	meta  *Meta  // nil for what cannot be read, or was purged
+	by    Writer
+	at    time.Time // when it came, zero if it was there before
 }
+
+// isOf says whether it is that of the context whose root is e, or is known to be none.
+func (m metadata) isOf(e *kv.Entry) bool { return m.seq+1 >= e.Seq && m.since < e.Seq }
 
 // gone is who destroyed a context, and when.
 type gone struct {
@@ -128,7 +134,7 @@ func (n *names) update(u kv.Update) {
 		}
 	}
 	for token, e := range n.held {
-		if u.Snapshot && e.Seq <= u.UpTo || n.metas[token].seq >= e.Seq-1 {
+		if u.Snapshot && e.Seq <= u.UpTo || n.metas[token].isOf(&e) {
 			delete(n.held, token)
 			n.create(token, &e, false)
 		}
@@ -195,20 +201,27 @@ func (n *names) compare(upTo uint64) {
 
 // take learns from one key. mu is held.
 func (n *names) take(k subjects.ContextKey, e *kv.Entry, read bool) {
-	token := k.Context
+	token, first := k.Context, read && !n.ready
 	switch {
 	case k.Meta && e.Op == kv.Put:
 		m, err := readMeta(e)
 		if err != nil {
 			n.log.Warn("the metadata of a context cannot be read and counts as absent", slog.String("key", string(e.Key)), slog.Any("error", err))
 		}
-		n.metas[token] = metadata{e.Seq, m}
+		x := metadata{seq: e.Seq, since: e.Seq, meta: m, by: parseWriter(e.By)}
+		if !first {
+			x.at = time.Now()
+		}
+		if old := n.metas[token]; old.meta != nil && old.meta.same(m) {
+			x.since = old.since
+		}
+		n.metas[token] = x
 		n.know(token, m)
 	case k.Meta: // the context, if it exists still, is about to end
 		if len(n.metas) > len(n.exist)+maxGone {
 			maps.DeleteFunc(n.metas, func(_ subjects.Token, m metadata) bool { return m.meta == nil })
 		}
-		n.metas[token] = metadata{seq: e.Seq}
+		n.metas[token] = metadata{seq: e.Seq, since: e.Seq}
 	case e.Op != kv.Put:
 		if len(n.gone) >= maxGone {
 			clear(n.gone)
@@ -227,20 +240,25 @@ func (n *names) take(k subjects.ContextKey, e *kv.Entry, read bool) {
 
 // holds says whether a new context has to wait for its metadata: a node that makes
 // both puts the metadata before the root, in one batch, but what has different
-// filters comes in any order. mu is held.
+// filters comes in any order. If there is metadata of one after it, its end is about
+// to come. mu is held.
 func (n *names) holds(token subjects.Token, e *kv.Entry, read bool) bool {
 	if _, known := n.exist[token]; known || read {
 		return false
 	}
 	_, waits := n.held[token]
-	return waits || e.WriteID != "" && e.BatchSeq > 1 && e.Compact == 0 && n.metas[token].seq != e.Seq-1
+	m := n.metas[token]
+	return waits || m.since > e.Seq || e.WriteID != "" && e.BatchSeq > 1 && e.Compact == 0 && !m.isOf(e)
 }
 
 // create adds a context that exists. The newest write of one that was read later
 // need not be the one that created it. mu is held.
 func (n *names) create(token subjects.Token, e *kv.Entry, read bool) {
 	m := n.metas[token]
-	if x, known := n.exist[token]; known && (x.meta.same(m.meta) || m.seq != e.Seq-1) {
+	if m.since < n.gone[token].seq {
+		m = metadata{} // of one that has ended
+	}
+	if x, known := n.exist[token]; known && (x.meta.same(m.meta) || m.seq+1 != e.Seq) {
 		return // or else its end was not seen
 	}
 	name, plain := token.Name()
@@ -323,6 +341,13 @@ func (n *names) isGone(name string, h hold) bool {
 		return x.created > h.seq && x.meta.value().ID != h.id
 	}
 	return n.gone[token].seq > h.seq || n.upTo > h.seq
+}
+
+// metaOf is the metadata at a context's key.
+func (n *names) metaOf(token subjects.Token) metadata {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.metas[token]
 }
 
 // news is closed when a context was created or destroyed.

@@ -8,46 +8,66 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
-// Exists says whether there is a context of this name, as far as this node knows
-// the list of contexts. It does not wait.
-func (a *App) Exists(name string) bool {
-	token, err := subjects.Encode(name)
+// At is the object of a context as it was at a revision: that of a State, or of a
+// write. It is read from the bucket, which keeps 8 writes of each path; ok is false
+// if what is needed is not there any more, because a path was written more often
+// since, or a compaction, a conditional write or the end of the context took it away.
+func (a *App) At(ctx context.Context, name string, revision uint64) (object *kv.Value, ok bool, err error) {
+	s, err := a.c.get(name)
 	if err != nil {
-		return false
+		return nil, false, err
 	}
-	n, err := a.c.follow()
-	return err == nil && n.has(token)
-}
-
-// At is the object of a context as it was at a revision, from what the bucket still
-// holds; false if that is not enough. nil and true is that there was no context.
-func (a *App) At(ctx context.Context, name string, revision uint64) (*kv.Value, bool, error) {
-	token, err := subjects.Encode(name)
-	if err != nil {
-		return nil, false, wire.Errorf(wire.BadName, "context: %w", err)
-	}
+	defer a.c.release(s)
 	if err := a.c.online(); err != nil {
 		return nil, false, err
 	}
-	t, ok, err := a.c.bucket.Past(ctx, token, revision)
+	if err := s.await(ctx); err != nil {
+		return nil, false, err
+	}
+	s.mu.Lock()
+	meta := s.meta
+	s.mu.Unlock()
+	if !a.c.may(a.id, meta, toRead) {
+		return nil, false, denied(toRead, name)
+	}
+	history, err := a.c.bucket.History(ctx, subjects.ContextKeys(s.token))
 	if err != nil {
 		return nil, false, wire.AsError(err)
 	}
-	if !ok {
+	t, ok := kv.Past(s.token, history, revision)
+	if !ok || !t.Exists() {
 		return nil, false, nil
 	}
 	return t.View(), true, nil
 }
 
 // ChangedSince says whether something at, above or below a path was written after a
-// revision, as far as this node knows. It does not wait.
-func (a *App) ChangedSince(name string, revision uint64, path []string) bool {
-	s, err := a.c.get(name)
-	if err != nil {
+// revision, as far as this node knows by now: also what was written after the State was
+// taken, and what apps of this node have written that is not acknowledged. After a
+// compaction every path counts as written at the newest of all. It must not be called
+// from an Edit of a [Write].
+func (s State) ChangedSince(revision uint64, path ...string) bool {
+	if s.of == nil || s.Denied {
 		return false
 	}
-	defer a.c.release(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.tree.Changed([]kv.Edit{{Path: path}}, revision)
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	for _, o := range s.of.pending {
+		for _, e := range o.edits {
+			if !o.quiet && related(e.Path, path) {
+				return true
+			}
+		}
+	}
+	return s.of.tree.Changed([]kv.Edit{{Path: path}}, revision)
+}
+
+// related says whether one path is at, above or below another.
+func related(a, b []string) bool {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
 }

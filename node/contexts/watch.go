@@ -65,6 +65,7 @@ type State struct {
 	Denied bool
 
 	view *kv.Value
+	of   *shared
 }
 
 // View is the object, nil if the context does not exist.
@@ -134,7 +135,7 @@ type state struct {
 func (s state) public(of *shared) State {
 	return State{
 		Name: of.name, Exists: s.view != nil, Revision: s.revision,
-		By: s.by, Pending: s.pending, Since: s.since, Meta: s.meta.value(), Denied: s.denied, view: s.view,
+		By: s.by, Pending: s.pending, Since: s.since, Meta: s.meta.value(), Denied: s.denied, view: s.view, of: of,
 	}
 }
 

@@ -66,10 +66,9 @@ type op struct {
 	mustExist  bool // the edits create nothing
 	by         Writer
 	quiet      bool // it does not show before it is made
-	// still is asked, with the metadata in a snapshot, whether the operation is to be
-	// made; asked is the sequence of what it was asked about.
+	// still says, given the metadata in the snapshot that it is planned on, why it is
+	// not to be made any more.
 	still func(meta *kv.Entry) error
-	asked uint64
 	until time.Time // when to give up on a stream that does not answer
 	bytes int
 
@@ -306,12 +305,6 @@ func isPassing(err error) bool {
 func (s *shared) planFresh(f *flight, again bool) error {
 	o := f.ops[0]
 	t, upTo, err := s.snapshotUpTo(o.until)
-	for err == nil && o.still != nil && t.Meta() != nil && t.Meta().Seq != o.asked {
-		o.asked = t.Meta().Seq // nothing can change the answer unless that changes, too
-		if err = o.still(t.Meta()); err == nil {
-			t, upTo, err = s.snapshotUpTo(o.until)
-		}
-	}
 	if err != nil {
 		return err
 	}
@@ -342,10 +335,11 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 	switch {
 	case !t.Exists() && (o.task == destroy || o.mustExist):
 		return nil, s.missing()
-	case o.still != nil && t.Meta() == nil:
-		return nil, wire.Errorf(wire.Rejected, "context %q is another one by now", s.name)
 	case o.task == destroy:
-		return t.Destruction(o.by.String()), nil
+		if o.still != nil {
+			err = o.still(t.Meta())
+		}
+		return t.Destruction(o.by.String()), err
 	case o.task == create:
 		o.made = !t.Exists() // also after a conflict
 		if !o.made {

@@ -48,7 +48,7 @@ type Interop struct {
 	legs    map[string]*leg          // remote legs by subscription id
 	pubs    map[string]*Subscriber   // remote subscribers by subscription id
 	waiting map[subjects.App]flights // calls to other nodes, by target
-	serving map[string]*serving      // calls being served for other nodes
+	serving map[string]*flight       // calls being served for other nodes, by callKey
 	recent  callMemory
 	early   map[string]time.Time // cancellations that came before their calls
 	subs    []*nats.Subscription
@@ -67,12 +67,6 @@ type Interop struct {
 type flight struct{ cancel context.CancelCauseFunc }
 
 type flights map[*flight]struct{}
-
-// serving is a call being served for another node; only that may cancel it.
-type serving struct {
-	from subjects.Node
-	*flight
-}
 
 // app is one local app.
 type app struct {
@@ -148,7 +142,7 @@ type Trace struct{ Parent, State string }
 func New(cfg Config) *Interop {
 	x := &Interop{
 		cfg: cfg, log: cfg.Logger, apps: map[subjects.App]*app{}, feeds: map[string]*feed{}, legs: map[string]*leg{},
-		pubs: map[string]*Subscriber{}, waiting: map[subjects.App]flights{}, serving: map[string]*serving{}, recent: newCallMemory(), early: map[string]time.Time{},
+		pubs: map[string]*Subscriber{}, waiting: map[subjects.App]flights{}, serving: map[string]*flight{}, recent: newCallMemory(), early: map[string]time.Time{},
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)

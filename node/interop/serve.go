@@ -195,7 +195,7 @@ func (x *Interop) answer(msg *nats.Msg, format wire.Format, from subjects.Node, 
 			x.reply(msg, format, wire.Payload{}, err)
 			return
 		}
-		defer x.end(call.ID)
+		defer x.end(from, call.ID)
 	} else {
 		call.ID = newID()
 	}
@@ -213,7 +213,7 @@ func (x *Interop) begin(id string, from, caller subjects.Node, f *flight) error 
 	if x.wasCanceled(from, id) {
 		return errCanceled
 	}
-	x.serving[id] = &serving{from, f}
+	x.serving[callKey(from, id)] = f
 	return nil
 }
 
@@ -224,11 +224,15 @@ func (x *Interop) remember(caller subjects.Node, id string) error {
 	return x.recent.add(string(caller)+"."+id, time.Now())
 }
 
-func (x *Interop) end(id string) {
+func (x *Interop) end(from subjects.Node, id string) {
 	x.mu.Lock()
-	delete(x.serving, id)
+	delete(x.serving, callKey(from, id))
 	x.mu.Unlock()
 }
+
+// callKey is how a call of another node is known: ids are the business of whoever
+// makes them.
+func callKey(from subjects.Node, id string) string { return string(from) + "." + id }
 
 // errCanceled is the end of a call that nobody waits for.
 var errCanceled = wire.Errorf(wire.Canceled, "canceled by the caller")
@@ -243,25 +247,25 @@ const (
 // cancelCall ends a call being served, if its caller says so.
 func (x *Interop) cancelCall(from subjects.Node, id string) {
 	x.mu.Lock()
-	s := x.serving[id]
-	if s == nil && len(id) <= maxCallID {
+	f := x.serving[callKey(from, id)]
+	if f == nil && len(id) <= maxCallID {
 		for key, at := range x.early {
 			if time.Since(at) > earlyFor || len(x.early) >= maxEarly {
 				delete(x.early, key)
 			}
 		}
-		x.early[string(from)+"."+id] = time.Now()
+		x.early[callKey(from, id)] = time.Now()
 	}
 	x.mu.Unlock()
-	if s != nil && s.from == from {
-		s.cancel(errCanceled)
+	if f != nil {
+		f.cancel(errCanceled)
 	}
 }
 
 // wasCanceled says whether the cancellation of a call has come before it. x.mu is
 // held.
 func (x *Interop) wasCanceled(from subjects.Node, id string) bool {
-	key := string(from) + "." + id
+	key := callKey(from, id)
 	_, early := x.early[key]
 	delete(x.early, key)
 	return early

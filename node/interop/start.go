@@ -255,11 +255,11 @@ func (x *Interop) answerDeferred(msg *nats.Msg, format wire.Format, from subject
 		if t := timer.Load(); t != nil {
 			t.Stop()
 		}
-		x.end(call.ID)
+		x.end(from, call.ID)
 		x.reply(msg, format, v, err)
 	})
 	x.mu.Lock()
-	x.serving[call.ID] = &serving{from, &p.flight}
+	x.serving[callKey(from, call.ID)] = &p.flight
 	canceled := x.wasCanceled(from, call.ID)
 	x.mu.Unlock()
 	if canceled {

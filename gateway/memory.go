@@ -234,7 +234,7 @@ func (c *shared) repeats(d delta) bool {
 			return false
 		}
 		if p.value == nil { // it can only be asked whether somebody has written there since
-			if !c.x.app.ChangedSince(c.name, p.revision, cmd.path) {
+			if !c.state.ChangedSince(p.revision, cmd.path...) {
 				return false
 			}
 			changed = true

@@ -87,7 +87,11 @@ func (x *contexts) announce() {
 		x.p.log.Debug("contexts are announced later", slog.Any("error", err))
 	}
 	for _, name := range list {
-		x.added(name, "")
+		owner := subjects.App("")
+		if m, ok := x.app.MetaOf(name); ok {
+			owner = m.Owner
+		}
+		x.added(name, owner)
 	}
 	p := x.p
 	go func() { // ends with p.ctx
@@ -606,7 +610,7 @@ func (c *shared) take(e node.ContextEvent) {
 	c.view, c.state, c.updater = e.View(), e.State, e.By.App
 	if !c.known {
 		c.known = true
-		c.want = c.held != nil // the creator has an object already
+		c.want = c.held != nil && (!mine || c.inflight == 0) // the creator has an object already
 		return
 	}
 	if !mine || c.inflight == 0 {

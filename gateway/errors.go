@@ -32,7 +32,6 @@ const (
 	uriInvocation     = "errors.invocation.failure"
 	uriSubscription   = "errors.subscription.failure"
 	uriBadSubscriber  = "errors.subscription.invalid_subscription"
-	uriBadIdentity    = "errors.bad_identity"
 	uriPeerRemoved    = "peer-removed"
 	uriMethodRemoved  = "method-removed"
 	uriDestroyed      = "destroyed"

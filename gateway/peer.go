@@ -154,9 +154,6 @@ func (p *peer) join(f *frame) {
 		p.fail(f, domain, domain+"."+uriFailure, wire.AsError(err).Message)
 		return
 	}
-	if domain == domainMetrics && !p.measures(f) {
-		return
-	}
 	p.joined[domain] = restrictions
 	p.publishDomains()
 	switch domain {

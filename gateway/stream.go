@@ -255,7 +255,7 @@ func (o *offered) interested(r *node.SubscriptionRequest, caller subjects.App, d
 	case o.closed:
 		i.decided(wire.Errorf(wire.TargetGone, "%s", node.ReasonStreamClosed))
 		return
-	case !x.knows(caller) || !permits(o.def.Restrictions, &x.p.self, &r.Subscriber):
+	case !x.knows(caller) || caller != x.p.id && !permits(o.def.Restrictions, &x.p.self, &r.Subscriber):
 		i.decided(wire.Errorf(wire.NoServer, "app %s does not offer the stream %q to this subscriber", x.p.id, o.def.Name))
 		return
 	}

@@ -18,15 +18,16 @@ import (
 // Conn is a client's WebSocket that has passed all checks but authentication.
 // Read is for one goroutine at a time; everything else may be called from any.
 //
-// An error of any method is final. It is a *wire.Error, the same for every
-// method after the first, and says why the connection ended:
+// An error of any method is a *wire.Error and says why the connection ended; it
+// is the same for every method from then on. Only of Read and Ping it may also
+// be that their own context ended, which leaves the connection open.
 //
 //	target-gone  the client closed it, or it broke
 //	limit        a message was larger than allowed
 //	bad-payload  text was not UTF-8, or a frame was not as it must be
 //	timeout      the client did not take what was written, did not answer a
 //	             ping, or did not end a message
-//	canceled     Close was called, a context ended, or the gateway stops
+//	canceled     Close was called, or the gateway stops
 type Conn struct {
 	ws                   *websocket.Conn
 	stream               *stream
@@ -34,12 +35,15 @@ type Conn struct {
 	origin, host, remote string
 	user                 osUser
 
-	ended   context.Context // of handle; ends with the connection
-	end     context.CancelCauseFunc
-	gone    chan struct{}   // closed when the socket is
-	scratch []byte          // of Read
-	watched <-chan struct{} // the context that Read watches
-	unwatch func() bool
+	ended context.Context // of handle; ends with the connection
+	end   context.CancelCauseFunc
+	gone  chan struct{} // closed when the socket is
+
+	// For the goroutine that reads.
+	scratch     []byte
+	watched     <-chan struct{} // the context that Read watches
+	unwatch     func() bool
+	interrupted error // reading is over
 
 	mu    sync.Mutex
 	cause *wire.Error
@@ -77,20 +81,24 @@ func (c *Conn) run(ctx context.Context, handle func(context.Context, *Conn)) {
 }
 
 // Read returns the next message: the content of a text frame, or of a binary
-// frame, in any number of fragments. It is UTF-8 and the caller's. The
-// connection is closed when ctx ends.
+// frame, in any number of fragments. It is UTF-8 and the caller's. When ctx ends
+// reading is over for good, but the connection is not: the caller can Write
+// still, and says with Close why it ends.
 func (c *Conn) Read(ctx context.Context) ([]byte, error) {
+	if c.interrupted != nil {
+		return nil, c.interrupted
+	}
 	c.watch(ctx)
 	// Contexts that can end would cost the library a timer for each frame.
 	_, r, err := c.ws.Reader(context.Background())
 	if err != nil {
-		return nil, c.readFailed(err)
+		return nil, c.readFailed(ctx, err)
 	}
 	c.stream.begin()
 	message, err := c.gather(r)
 	c.stream.end()
 	if err != nil {
-		return nil, c.readFailed(err)
+		return nil, c.readFailed(ctx, err)
 	}
 	if !utf8.Valid(message) {
 		return nil, c.shut(websocket.StatusInvalidFramePayloadData, "not UTF-8", wire.Errorf(wire.BadPayload, "the message is not UTF-8"))
@@ -108,7 +116,7 @@ func (c *Conn) gather(r io.Reader) ([]byte, error) {
 		}
 		m, err := r.Read(buf[n:])
 		n += m
-		if err == io.EOF { //nolint:errorlint // the end of the message, as io.Reader says
+		if err == io.EOF { // as it is: the end of the message
 			break
 		}
 		if err != nil {
@@ -154,7 +162,7 @@ func (c *Conn) writeFailed(err error) error {
 }
 
 // Ping sends a ping and returns when the pong is there. Somebody must be in
-// Read meanwhile. Unlike other errors, that ctx ended is not final.
+// Read meanwhile.
 func (c *Conn) Ping(ctx context.Context) error {
 	err := c.ws.Ping(ctx)
 	switch {
@@ -183,6 +191,13 @@ func (c *Conn) because(cause *wire.Error) (first bool, why *wire.Error) {
 		c.end(cause)
 	}
 	return first, c.cause
+}
+
+// why is why the connection ended, or nil.
+func (c *Conn) why() *wire.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
 }
 
 // shut ends the connection in the way of the protocol.
@@ -217,11 +232,15 @@ func (c *Conn) discard(cause *wire.Error) error {
 
 // readFailed finds out why the library cannot read on. It has told the client
 // already if a frame was wrong.
-func (c *Conn) readFailed(err error) error {
+func (c *Conn) readFailed(ctx context.Context, err error) error {
 	var closed websocket.CloseError
 	var broken *net.OpError
 	if failure := c.stream.failure(); failure != nil { // of a pong
 		return c.writeFailed(failure)
+	}
+	if c.why() == nil && ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.interrupted = wire.Errorf(wire.Canceled, "reading was canceled: %w", context.Cause(ctx))
+		return c.interrupted
 	}
 	switch {
 	case errors.Is(err, websocket.ErrMessageTooBig):
@@ -238,8 +257,9 @@ func (c *Conn) readFailed(err error) error {
 	return c.shut(websocket.StatusProtocolError, "protocol error", wire.Errorf(wire.BadPayload, "not a WebSocket frame: %w", err))
 }
 
-// watch closes the connection when the context of a Read ends. It does so once
-// for all reads with one context. That of handle is watched by run.
+// watch interrupts Read when its context ends. It costs something only when the
+// context is not that of the Read before. That of handle ends with the
+// connection, which interrupts by itself.
 func (c *Conn) watch(ctx context.Context) {
 	done := ctx.Done()
 	if done == c.watched {
@@ -251,9 +271,7 @@ func (c *Conn) watch(ctx context.Context) {
 		c.unwatch = nil
 	}
 	if done != nil && done != c.ended.Done() {
-		c.unwatch = context.AfterFunc(ctx, func() {
-			_ = c.shut(websocket.StatusGoingAway, "", wire.Errorf(wire.Canceled, "reading was canceled: %w", context.Cause(ctx))) // why is stored
-		})
+		c.unwatch = context.AfterFunc(ctx, c.stream.interrupt)
 	}
 }
 

@@ -201,24 +201,21 @@ func (e *Edge) Serve(ctx context.Context, handle func(ctx context.Context, c *Co
 	defer cancel()
 	server := e.server(ctx, handle)
 	ended := make(chan error, len(e.gates))
+	var listening sync.WaitGroup
 	for _, g := range e.gates {
-		go func() { ended <- server.Serve(g) }()
+		listening.Go(func() { ended <- server.Serve(g) })
 	}
 
 	var failure error
-	waiting := len(e.gates)
 	select {
 	case <-ctx.Done():
-	case failure = <-ended:
-		failure = wire.Errorf(wire.Unavailable, "the gateway cannot listen any more: %w", failure)
-		waiting--
+	case err := <-ended:
+		failure = wire.Errorf(wire.Unavailable, "the gateway cannot listen any more: %w", err)
 	}
 	cancel()
 	e.stop()
 	_ = e.Close() // may be closed already
-	for range waiting {
-		<-ended
-	}
+	listening.Wait()
 	// Before server.Close, which would cut a connection off that becomes a
 	// WebSocket right now.
 	e.handlers.Wait()
@@ -238,7 +235,6 @@ func (e *Edge) server(ctx context.Context, handle func(context.Context, *Conn)) 
 			return context.WithValue(ctx, visitorKey{}, c)
 		},
 		DisableGeneralOptionsHandler: true, // it would answer before our checks
-		ReadHeaderTimeout:            e.system.handshake,
 		ReadTimeout:                  e.system.handshake,
 		WriteTimeout:                 e.system.handshake,
 		MaxHeaderBytes:               MaxHandshake,

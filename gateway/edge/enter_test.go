@@ -219,8 +219,17 @@ func TestOSUserIsCheckedBeforeReading(t *testing.T) {
 // spy is a connection of the gateway's that is watched.
 type spy struct {
 	net.Conn
-	onRead  func()
-	onWrite func(p []byte)
+
+	onRead         func()
+	onWrite        func(p []byte)
+	onReadDeadline func(at time.Time)
+}
+
+func (s *spy) SetReadDeadline(at time.Time) error {
+	if s.onReadDeadline != nil {
+		s.onReadDeadline(at)
+	}
+	return s.Conn.SetReadDeadline(at)
 }
 
 func (s *spy) Read(p []byte) (int, error) {
@@ -280,7 +289,7 @@ func TestTooManyConnections(t *testing.T) {
 func TestTooManyConnectionsOfAnOrigin(t *testing.T) {
 	cfg := local(t)
 	cfg.Origins = []string{page, "null"}
-	g := serve(t, cfg, func(s *system) { s.perOrigin = 2 }, echo)
+	g := serve(t, cfg, func(s *system) { impatient(s); s.perOrigin = 2 }, echo)
 	first := dial(t, g, "Origin: "+page)
 	dial(t, g, "Origin: "+page)
 	if r := connect(t, g.Addresses()[0]).handshake("Origin: " + page); r.StatusCode != http.StatusServiceUnavailable {
@@ -313,7 +322,7 @@ func until(t *testing.T, done func() bool) {
 
 // TestSlowHandshake: whoever does not send a request makes room again.
 func TestSlowHandshake(t *testing.T) {
-	g := serve(t, local(t), func(s *system) { s.connections = 3; s.handshake = 200 * time.Millisecond }, echo)
+	g := serve(t, local(t), func(s *system) { s.connections = 3; s.handshake = 500 * time.Millisecond }, echo)
 	address := g.Addresses()[0]
 	whole := request(address)
 	start := time.Now()
@@ -340,6 +349,9 @@ func TestOneRequestPerConnection(t *testing.T) {
 	g := serve(t, local(t), nil, echo)
 	c := connect(t, g.Addresses()[0])
 	r := c.handshake("Host: evil.example")
+	if !r.Close {
+		t.Error("another request may follow")
+	}
 	_, _ = io.Copy(io.Discard, r.Body)
 	if err := c.ends(); err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("%v", err)
@@ -398,8 +410,12 @@ func TestAuthDefaults(t *testing.T) {
 		origins []string
 		want    Auth
 	}{
-		{"", nil, OSUser}, {Auto, nil, OSUser}, {"", []string{page}, Token}, {Auto, []string{page}, Token},
-		{OSUser, []string{page}, OSUser}, {Token, nil, Token},
+		{"", nil, OSUser},
+		{Auto, nil, OSUser},
+		{"", []string{page}, Token},
+		{Auto, []string{page}, Token},
+		{OSUser, []string{page}, OSUser},
+		{Token, nil, Token},
 	} {
 		cfg := local(t)
 		cfg.Auth, cfg.Origins = tt.auth, tt.origins
@@ -487,6 +503,22 @@ func TestServeEnds(t *testing.T) {
 	}
 	if err := g.Serve(t.Context(), echo); !errors.Is(err, wire.ErrRejected) {
 		t.Errorf("Serve again: %v", err)
+	}
+}
+
+// TestLastMoment: a client that becomes a WebSocket while the gateway stops is
+// told too, and whoever is later is not let in.
+func TestLastMoment(t *testing.T) {
+	for range 100 {
+		g := serve(t, local(t), nil, func(ctx context.Context, c *Conn) { _, _ = c.Read(ctx) })
+		c := dial(t, g)
+		stopped := make(chan struct{})
+		go func() { g.stop(); close(stopped) }()
+		c.wantsClose(websocket.StatusGoingAway)
+		result(t, stopped)
+		if reason := g.join(""); reason != "the gateway stops" {
+			t.Fatalf("joined: %q", reason)
+		}
 	}
 }
 
@@ -591,7 +623,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	cfg.Auth = Token
 	tried := make(chan error, 3)
 	var g *gateway
-	g = serve(t, cfg, nil, func(ctx context.Context, c *Conn) {
+	g = serve(t, cfg, impatient, func(ctx context.Context, c *Conn) {
 		message, err := c.Read(ctx)
 		if err == nil {
 			_, err = g.Authenticate(c, Credentials{Method: "secret", Login: "anna", Secret: string(message)})

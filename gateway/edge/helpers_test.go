@@ -69,6 +69,9 @@ func serve(t testing.TB, cfg Config, change func(*system), handle func(context.C
 	return g
 }
 
+// impatient does not wait long for clients that do not answer a close frame.
+func impatient(s *system) { s.closeReply = 50 * time.Millisecond }
+
 // echo answers each message with itself.
 func echo(ctx context.Context, c *Conn) {
 	for {
@@ -286,4 +289,12 @@ func result[T any](t testing.TB, from <-chan T) (v T) {
 		t.Fatal("nothing happens")
 	}
 	return v
+}
+
+// authenticating is a handler that logs in like the simplest app.
+func authenticating(g **gateway, results chan<- error) func(context.Context, *Conn) {
+	return func(_ context.Context, c *Conn) {
+		_, err := (*g).Authenticate(c, Credentials{Method: "secret", Login: "anna", Secret: "p"})
+		results <- err
+	}
 }

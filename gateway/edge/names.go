@@ -20,7 +20,7 @@ func allowedHosts(listen net.Addr, extra []string) map[string]bool {
 	}
 	for _, name := range extra {
 		hosts[name] = true
-		if _, p, err := splitAuthority(name); err == nil && p == "" {
+		if p, err := portOf(name); err == nil && p == "" {
 			hosts[name+":"+port] = true
 		}
 	}
@@ -35,7 +35,7 @@ func allowedHosts(listen net.Addr, extra []string) map[string]bool {
 // checkHosts says what is wrong with Config.Hosts.
 func checkHosts(hosts []string) error {
 	for _, host := range hosts {
-		if _, _, err := splitAuthority(host); err != nil {
+		if _, err := portOf(host); err != nil {
 			return wire.Errorf(wire.BadName, "allowed host %q: %w", host, err)
 		}
 	}
@@ -83,7 +83,7 @@ func checkOrigin(s string) error {
 		}
 		return nil
 	}
-	_, port, err := splitAuthority(rest)
+	port, err := portOf(rest)
 	if err != nil {
 		return err
 	}
@@ -101,18 +101,18 @@ const (
 // only says whether s has no other bytes than those of set.
 func only(s, set string) bool { return strings.Trim(s, set) == "" }
 
-// splitAuthority takes host[:port] apart and refuses what is not the one
-// spelling that browsers use.
-func splitAuthority(s string) (host, port string, err error) {
-	host = s
+// portOf is the port of host[:port], if there is one. It refuses what is not the
+// one spelling that browsers use.
+func portOf(s string) (port string, err error) {
+	host := s
 	if at := strings.LastIndexByte(s, ':'); at >= 0 && at > strings.LastIndexByte(s, ']') {
 		host, port = s[:at], s[at+1:]
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
-			return "", "", fmt.Errorf("%q is not a port", port)
+			return "", fmt.Errorf("%q is not a port", port)
 		}
 	}
-	return host, port, checkHost(host)
+	return port, checkHost(host)
 }
 
 func checkHost(host string) error {
@@ -134,7 +134,7 @@ func checkHost(host string) error {
 	case strings.ToLower(host) != host:
 		return errors.New("browsers write names in lower case")
 	case !only(host, lower+digits+"-._"):
-		return errors.New("only a-z, 0-9 and -._ may be in a name; browsers write others as xn--...")
+		return errors.New("only a-z, 0-9 and -._ may be in a name; browsers write others in xn-- form")
 	case len(host) > 253 || strings.HasPrefix(host, ".") || strings.HasSuffix(host, ".") || strings.Contains(host, ".."):
 		return errors.New("a name has no dot at its start or end, no two in a row, and at most 253 letters")
 	}

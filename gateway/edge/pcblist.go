@@ -7,14 +7,13 @@ import (
 	"net/netip"
 )
 
-// The list net.inet.tcp.pcblist_n of macOS: a head of 24 bytes, then the records
-// of each socket, then a tail like the head. A record begins with its length,
-// which is padded to 8, and its kind. The first of a socket is its addresses,
-// the second the socket, the last the state of TCP. Numbers are little endian,
+// The list net.inet.tcp.pcblist_n of macOS: a head, then the records of each
+// socket, then a tail like the head. A record begins with its length, which is
+// padded to 8, and its kind; head and tail have a number in its place, but are
+// shorter than any of these. The first record of a socket is its addresses, the
+// second the socket, the last the state of TCP. Numbers are little endian,
 // addresses and ports in the network's order.
 const (
-	pcbGeneration = 24
-
 	pcbAddresses   = 0x10
 	pcbRemotePort  = 16
 	pcbLocalPort   = 18
@@ -41,7 +40,7 @@ const (
 func parsePCBList(b []byte, e endpoints) (uint32, error) {
 	var ours, known bool
 	var uid uint32
-	for first := true; len(b) >= 8; first = false {
+	for len(b) >= 8 {
 		size, kind := int(binary.LittleEndian.Uint32(b)), binary.LittleEndian.Uint32(b[4:])
 		padded := (size + 7) &^ 7
 		if size < 8 || size > len(b) || padded > len(b) {
@@ -50,9 +49,6 @@ func parsePCBList(b []byte, e endpoints) (uint32, error) {
 		record := b[:size]
 		b = b[padded:]
 		switch {
-		case first:
-		case size <= pcbGeneration: // the tail, whose kind is a number of sockets
-			return 0, fmt.Errorf("pcblist_n: %w", errNoOwner)
 		case kind == pcbAddresses && size >= pcbAddressSize:
 			ours, known = pcbMatch(record, e), false
 		case kind == pcbSocket && size >= pcbSocketSize:

@@ -36,10 +36,10 @@ type stream struct {
 	mu      sync.Mutex
 	free    sync.Cond // a write has ended
 	pending []byte    // frames that nobody writes yet
-	spare   []byte
-	writing bool // some goroutine writes, and takes along what becomes pending
-	closing bool // a close frame is or was pending: nothing may follow it
-	hurried bool // the deadlines are those of hurry
+	writing bool      // some goroutine writes, and takes along what becomes pending
+	closing bool      // a close frame is or was pending: nothing may follow it
+	hurried bool      // the deadlines are those of hurry
+	stopped bool      // the deadline of reads is that of interrupt
 	armed   time.Time
 	err     error // of a write; there is none after it
 }
@@ -107,28 +107,19 @@ func (s *stream) flush() error {
 	s.writing = true
 	for len(s.pending) > 0 && s.err == nil {
 		out := s.pending
-		s.pending, s.spare = s.spare[:0], nil
+		s.pending = nil
 		s.arm()
 		s.mu.Unlock()
 		_, err := s.Conn.Write(out)
 		s.mu.Lock()
 		s.err = err
-		if cap(out) <= keptBuffer {
-			s.keep(out[:0])
+		if s.pending == nil && cap(out) <= keptBuffer {
+			s.pending = out[:0]
 		}
 	}
 	s.writing = false
 	s.free.Broadcast()
 	return s.err
-}
-
-// keep stores a buffer for the next write, or for what is pending meanwhile.
-func (s *stream) keep(buf []byte) {
-	if s.pending == nil {
-		s.pending = buf
-	} else {
-		s.spare = buf
-	}
 }
 
 // arm sets the deadline of a write. It is set anew only when a tenth of the time
@@ -150,6 +141,17 @@ func (s *stream) hurry(d time.Duration) {
 	_ = s.SetDeadline(time.Now().Add(d)) // fails if closed
 }
 
+// interrupt ends reads, now and later, until hurry.
+func (s *stream) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hurried {
+		return
+	}
+	s.stopped = true
+	_ = s.SetReadDeadline(time.Unix(1, 0)) // fails if closed
+}
+
 // failure is the error of a write.
 func (s *stream) failure() error {
 	s.mu.Lock()
@@ -169,7 +171,7 @@ func (s *stream) noLinger() error {
 func (s *stream) readDeadline(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.hurried {
+	if s.hurried || s.stopped {
 		return
 	}
 	var at time.Time

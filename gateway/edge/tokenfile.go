@@ -17,8 +17,8 @@ import (
 // tokenBytes is how much randomness a token has.
 const tokenBytes = 32
 
-// encoding is how all tokens are written. Strict: each has one spelling.
-var encoding = base64.RawURLEncoding.Strict()
+// encoding is how all tokens are written.
+var encoding = base64.RawURLEncoding
 
 func newToken() string {
 	var b [tokenBytes]byte

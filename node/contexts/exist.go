@@ -16,3 +16,20 @@ func (a *App) Exists(name string) bool {
 	n, err := a.c.follow()
 	return err == nil && n.has(token)
 }
+
+// MetaOf is the metadata of a context that exists, as far as this node knows the
+// list of contexts. It does not wait.
+func (a *App) MetaOf(name string) (Meta, bool) {
+	token, err := subjects.Encode(name)
+	if err != nil {
+		return Meta{}, false
+	}
+	n, err := a.c.follow()
+	if err != nil {
+		return Meta{}, false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	x, ok := n.exist[token]
+	return x.meta.value(), ok
+}

@@ -40,6 +40,7 @@ type shared struct {
 	watch    *node.ContextWatch
 	woken    atomic.Bool // a poll is on its way; any goroutine
 	known    bool        // the first state is there
+	ready    bool        // the client has an object
 	// held is the object that the client has, view the one that it should have.
 	held, view *kv.Value
 	state      node.ContextState // whose object is view
@@ -109,7 +110,11 @@ func (x *contexts) happened(e node.ContextName) {
 		return
 	}
 	if e.Reason == node.ContextPeerLeft {
-		x.gone(e.Name, domainContext, uriPeerLeft, textOrphaned)
+		domain := domainContext
+		if x.orphans[e.Name] != nil { // it was this peer that left it
+			domain = x.domain
+		}
+		x.gone(e.Name, domain, uriPeerLeft, textOrphaned)
 	} else {
 		x.gone(e.Name, x.domain, uriDestroyed, textDestroyed)
 	}
@@ -279,7 +284,7 @@ func (x *contexts) created(f *frame, name string, data *kv.Value, created bool, 
 	}
 	c.member = true
 	x.p.s.send(begin(f.domain, "context-created").raw("request_id", f.request).str("peer_id", string(x.p.id)).str("context_id", c.id))
-	c.held = data
+	c.held, c.ready = data, true
 	c.answered = x.p.s.out.count()
 	c.poll()
 }
@@ -396,7 +401,7 @@ func (c *shared) answerSnapshots() {
 		c.x.p.s.send(begin(f.domain, "subscribed-context").raw("request_id", f.request).str("peer_id", string(c.x.p.id)).
 			str("context_id", c.id).raw("data", valueJSON(c.view)))
 		c.has(c.view, c.state.Revision)
-		c.want = false
+		c.want, c.ready = false, true
 		c.past = c.past.differing(c.view)
 	}
 	c.snapshot = nil
@@ -417,7 +422,7 @@ func (x *contexts) unsubscribe(f *frame, name string) {
 		x.p.success(f, f.domain)
 		return
 	}
-	c.member, c.holding = false, false
+	c.member, c.holding, c.ready = false, false, false
 	x.p.memory.forget(name)
 	owner := c.isOwner(x.p.id)
 	if c.inflight == 0 {
@@ -622,7 +627,7 @@ func (c *shared) take(e node.ContextEvent) {
 // flush pushes the difference between what the client has and should have. Never
 // in one read with the success of an update of its own: see package doc, "Races".
 func (c *shared) flush() {
-	if !c.want || !c.member || c.view == nil || !c.known || len(c.snapshot) > 0 {
+	if !c.want || !c.member || !c.ready || c.view == nil || len(c.snapshot) > 0 {
 		return
 	}
 	if c.held == c.view {

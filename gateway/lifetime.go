@@ -14,8 +14,10 @@ const (
 	// holdWithin is how long a membership may take to be known to the other nodes.
 	holdWithin = 10 * time.Second
 	// orphanWithin is how long the answer to the last unsubscribe of a ref-counted
-	// context waits for its end.
-	orphanWithin = time.Second
+	// context waits for its end, and heldWithin that to one that is not the last, as
+	// far as this node knows.
+	orphanWithin = 2 * time.Second
+	heldWithin   = 200 * time.Millisecond
 )
 
 // hold keeps a ref-counted context alive for the peer, then calls done. Of all other
@@ -41,13 +43,16 @@ func (c *shared) hold(done func(error)) {
 // it, and done is called when that is known.
 func (x *contexts) release(c *shared, name string, done func()) {
 	x.app.Release(name)
-	if c == nil || c.state.Meta.Lifetime != node.ContextRefCounted || x.heldByOthers(name) {
+	if c.state.Meta.Lifetime != node.ContextRefCounted {
 		done()
 		return
 	}
 	x.orphans[name] = append(x.orphans[name], done)
-	p := x.p
-	time.AfterFunc(orphanWithin, func() { p.post(func() { x.settleOrphan(name) }) })
+	p, wait := x.p, orphanWithin
+	if x.heldByOthers(name) {
+		wait = heldWithin
+	}
+	time.AfterFunc(wait, func() { p.post(func() { x.settleOrphan(name) }) })
 }
 
 // settleOrphan calls those who wait for the end of a context.

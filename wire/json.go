@@ -64,6 +64,9 @@ func eachMember(object []byte, f func(name string, value []byte) error) error {
 		}
 		text := name.String() // the token is void after the next read
 		value, err := r.dec.ReadValue()
+		if err == nil && isDeep(value) {
+			err = errors.New("nested too deep")
+		}
 		if err != nil {
 			return badJSON(r.dec.InputOffset(), err)
 		}
@@ -78,6 +81,29 @@ func eachMember(object []byte, f func(name string, value []byte) error) error {
 		return badJSON(r.dec.InputOffset(), errors.New("bytes after the value"))
 	}
 	return nil
+}
+
+// isDeep says whether JSON text is nested deeper than MaxDepth.
+func isDeep(value []byte) bool {
+	depth, inString := 0, false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case inString:
+			if c == '\\' {
+				i++
+			}
+			inString = c != '"'
+		case c == '"':
+			inString = true
+		case c == '{' || c == '[':
+			if depth++; depth > MaxDepth {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
 }
 
 // JSONElements checks a JSON array and returns its elements.

@@ -57,12 +57,21 @@ type shared struct {
 	answered uint64
 	parting  bool     // a pong is awaited before the next push
 	answers  []func() // successes that wait for a push
-	snapshot []*frame // requests that wait for the first state
+	snapshot []snapshotRequest // requests that wait for the first state, or for earlier answers
+	// started and settled count the updates of the peer.
+	started, settledUpdates uint64
 	// holding says that the peer holds the context, asking that it is about to.
 	holding, asking bool
 	// past is what the client had before its connection was lost, until its first
 	// update after the return; see memory.
 	past *past
+}
+
+// snapshotRequest is a request for the whole object. It is answered after the updates
+// that the peer has sent before it.
+type snapshotRequest struct {
+	*frame
+	after uint64
 }
 
 func newContexts(p *peer) *contexts {
@@ -360,7 +369,7 @@ func (c *shared) joined(f *frame, past *past) {
 	if past != nil {
 		c.past = past
 	}
-	c.snapshot = append(c.snapshot, f)
+	c.snapshot = append(c.snapshot, snapshotRequest{f, c.started})
 	c.poll()
 }
 
@@ -385,26 +394,30 @@ func (c *shared) isHeld() bool {
 	return len(c.snapshot) == 0
 }
 
-// answerSnapshots answers those who wait for the state, once it is there.
+// answerSnapshots answers those who wait for the state, once it is there and what
+// they have sent before is answered and read.
 func (c *shared) answerSnapshots() {
-	if !c.known {
-		return
-	}
-	if !c.isHeld() {
-		return
-	}
-	for _, f := range c.snapshot {
+	s := c.x.p.s
+	for c.known && len(c.snapshot) > 0 && c.isHeld() {
+		f := c.snapshot[0]
+		if f.after > c.settledUpdates {
+			return
+		}
+		if s.ponged < c.answered {
+			c.part()
+			return
+		}
+		c.snapshot = c.snapshot[1:]
 		if c.state.Denied {
-			c.x.p.fail(f, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to read context")
+			c.x.p.fail(f.frame, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to read context")
 			continue
 		}
-		c.x.p.s.send(begin(f.domain, "subscribed-context").raw("request_id", f.request).str("peer_id", string(c.x.p.id)).
+		s.send(begin(f.domain, "subscribed-context").raw("request_id", f.request).str("peer_id", string(c.x.p.id)).
 			str("context_id", c.id).raw("data", valueJSON(c.view)))
 		c.has(c.view, c.state.Revision)
 		c.want, c.ready = false, true
 		c.past = c.past.differing(c.view)
 	}
-	c.snapshot = nil
 }
 
 // has notes what the client has.
@@ -484,6 +497,7 @@ func (x *contexts) update(f *frame, name string) {
 		return
 	}
 	c.inflight++
+	c.started++
 	p := x.p
 	x.app.Start(node.ContextWrite{
 		Name: name, Edit: d.edits, MustExist: true,
@@ -506,6 +520,7 @@ func (c *shared) settled(f *frame, d delta, err error) {
 // answer.
 func (c *shared) answer(f *frame, d delta, err error) {
 	c.inflight--
+	c.settledUpdates++
 	x := c.x
 	if err != nil {
 		x.failed(f, err)
@@ -529,6 +544,7 @@ func (c *shared) answer(f *frame, d delta, err error) {
 		c.want = true
 	}
 	c.foreign = c.foreign && c.inflight > 0
+	c.answerSnapshots()
 	c.flush()
 }
 
@@ -677,6 +693,7 @@ func (c *shared) part() {
 	c.x.p.s.afterReadUpTo(c.answered, func() {
 		c.parting = false
 		if c.x.open[c.name] == c {
+			c.answerSnapshots()
 			c.flush()
 		}
 	})

@@ -72,6 +72,37 @@
 //   - stream-or-method: streams cannot be called, and methods not subscribed to.
 //   - platform-peer: the platform is one more peer.
 //   - origin-403: a page that may not connect gets 403.
+//   - channels-exist: the contexts of the ten channels are there from the start.
+//   - own-words: reasons are sentences, not dumps of internals.
+//   - own-update: who updates a context may be told after the answer what it became.
+//   - net-announcements: registrations may be announced in parts, and not at all if
+//     they are gone or back at once.
+//   - method-order: methods announced together come in the order of their names.
+//   - strict-input: identities, definitions, contexts, paths, names and topics of the
+//     wrong type, or empty, are refused.
+//   - arguments: arguments are an object or a list, the other is null; a single value
+//     is {_value}.
+//   - own-reasons: reasons of clients that leave or unsubscribe are not forwarded; of a
+//     drop, the text is.
+//   - pending-subscription: before it is accepted a subscription has no id for its
+//     subscriber; its end fails the request, its publisher hears of a gone subscriber
+//     when it accepts, and private data is dropped.
+//   - no-sequence: sequence and snapshot of a push are not forwarded.
+//   - same-method: the same definition is not announced again; another one under its id
+//     ends its subscriptions.
+//   - context-id: a context that is created again has its old id.
+//   - context-domain: members of domain context are not announced, and a push has the
+//     domain of its receiver.
+//   - lists-replace: an updated list and an object replace each other.
+//   - whole-path: the empty path is the whole, for every member.
+//   - empty-key: a path that ends in a dot ends in the empty key, as in clients.
+//   - mixed-delta: reset counts alone, or commands alone, as in clients.
+//   - literal-topics: only *, > and . mean something in a topic.
+//   - own-snapshot: a snapshot has what its client has sent since it asked for it.
+//   - hidden-peer: a peer that restrictions hide is not found.
+//   - hidden-context: a context that a peer may not read is not found.
+//   - peer-left: why a context ended with whom it belonged to is the same for everybody:
+//     context.peer-left if that left, global.destroyed if an owner only unsubscribed.
 //
 // # Use
 //

@@ -1,9 +1,9 @@
 // A fabric of real processes for tests: builds the weft program once, runs a
 // hub with a store of its own, and starts and ends commands.
 import { execFile, execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { connect } from "./weft.mjs";
 
@@ -12,28 +12,51 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 /** add is a command for weft serve --exec: {"a":1,"b":2} gives {"sum":3}. */
 export const add = String.raw`sed 's/.*"a":\([0-9]*\).*"b":\([0-9]*\).*/\1 \2/' | { read a b; echo "{\"sum\":$((a + b))}"; }`;
 
+const programs = mkdtempSync(join(tmpdir(), "weft-programs-"));
+process.on("exit", () => rmSync(programs, { recursive: true, force: true }));
+
+/** build builds a program of this repository, once. */
+export function build(path) {
+  const program = join(programs, basename(path));
+  if (!existsSync(program)) execFileSync("go", ["build", "-o", program, path], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
+  return program;
+}
+
 export class Fabric {
   #children = new Set();
   #clients = new Set();
 
+  /** start is a fabric with a hub. */
   static async start(realm = "js") {
-    const f = new Fabric();
-    f.dir = mkdtempSync(join(tmpdir(), "weft-clients-"));
-    await f.#start(realm).catch(async (e) => {
+    const f = Fabric.empty(realm);
+    await f.#hub().catch(async (e) => {
       await f.stop();
       throw e;
     });
     return f;
   }
 
-  async #start(realm) {
-    this.binary = join(this.dir, "weft");
-    execFileSync("go", ["build", "-o", this.binary, "./cmd/weft"], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
-    this.env = { ...process.env, XDG_DATA_HOME: join(this.dir, "data"), WEFT_REALM: realm };
-    for (const name of Object.keys(this.env)) if (name.startsWith("NATS_")) delete this.env[name];
-    const hub = this.spawn("up", "--json", "--node", "hub", "--nats-listen", "127.0.0.1:0");
-    this.url = JSON.parse(await hub.line(/"online":true/)).nats;
+  /** empty is a fabric in which nothing runs yet. */
+  static empty(realm = "js") {
+    const f = new Fabric();
+    f.dir = mkdtempSync(join(tmpdir(), "weft-clients-"));
+    f.binary = build("./cmd/weft");
+    f.env = { ...process.env, XDG_DATA_HOME: join(f.dir, "data"), WEFT_REALM: realm };
+    for (const name of Object.keys(f.env)) if (name.startsWith("NATS_")) delete f.env[name];
+    return f;
+  }
+
+  async #hub() {
+    const hub = await this.up("hub", "--nats-listen", "127.0.0.1:0", "--gateway-listen", "off");
+    this.url = hub.said.nats;
     this.access = JSON.parse((await this.run("env", "--json")).stdout);
+  }
+
+  /** up starts a node and waits until it is online; said is what it says then. */
+  async up(id, ...args) {
+    const node = this.spawn("up", "--json", "--node", id, ...args);
+    node.said = JSON.parse(await node.line(/"online":true/));
+    return node;
   }
 
   /** connect is a client of its own. */
@@ -56,11 +79,14 @@ export class Fabric {
     return this.#spawn(this.binary, args, this.env);
   }
 
+  /** program starts another program in the same way. */
+  program(binary, ...args) {
+    return this.#spawn(binary, args, this.env);
+  }
+
   /** peer starts the Go program in the folder peer. */
   peer(...args) {
-    const binary = join(this.dir, "peer");
-    execFileSync("go", ["build", "-o", binary, "./test/clients/peer"], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
-    return this.#spawn(binary, args, { ...this.env, ...this.access });
+    return this.#spawn(build("./test/clients/peer"), args, { ...this.env, ...this.access });
   }
 
   #spawn(binary, args, env) {
@@ -86,7 +112,7 @@ export class Fabric {
         serve();
       });
     }
-    const line = (pattern) => within(10_000, `${args.join(" ")} to say ${pattern}, it said ${JSON.stringify(lines)}`, new Promise((resolve) => {
+    const line = (pattern, ms = 10_000) => within(ms, `${args.join(" ")} to say ${pattern}, it said ${JSON.stringify(lines)}`, new Promise((resolve) => {
       waiting.add({ pattern, resolve });
       serve();
     }));
@@ -106,10 +132,11 @@ export class Fabric {
   }
 }
 
-/** within is a promise that may not take longer. */
+/** within is a promise that may not take longer; what may be a function. */
 export function within(ms, what, promise) {
   let timer;
-  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${what}`)), ms)));
+  const text = () => `waited ${ms} ms for ${typeof what === "function" ? what() : what}`;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(text())), ms)));
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 

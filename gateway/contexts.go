@@ -55,8 +55,8 @@ type shared struct {
 	// of the frame with the last success: see package doc, "Races".
 	inflight int
 	answered uint64
-	parting  bool     // a pong is awaited before the next push
-	answers  []func() // successes that wait for a push
+	parting  bool              // a pong is awaited before the next push
+	answers  []func()          // successes that wait for a push
 	snapshot []snapshotRequest // requests that wait for the first state, or for earlier answers
 	// started and settled count the updates of the peer.
 	started, settledUpdates uint64

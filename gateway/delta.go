@@ -318,7 +318,7 @@ func changesOf(held, view *kv.Value, writes []kv.Edit) []kv.Change {
 	changes := make([]kv.Change, 0, len(writes))
 	now := held
 	for _, w := range writes {
-		if n := sayable(w.Path); n == 0 || n < len(w.Path) || arrayOn(now, w.Path) >= 0 {
+		if n := sayable(w.Path); n == 0 || n < len(w.Path) || arrayOn(now, w.Path) >= 0 || w.Value == nil && scalarOn(now, w.Path) {
 			return kv.Diff(held, view)
 		}
 		next, err := now.Edited([]kv.Edit{w})

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -128,8 +129,8 @@ func (x *interop) leave() {
 	for _, p := range serving { // before the methods go: callers hear of it in this order
 		p.Finish(wire.Payload{}, wire.Errorf(wire.TargetGone, "the app has left"))
 	}
-	for _, o := range x.offered {
-		x.withdraw(o, node.ReasonAppLeft)
+	if err := x.p.client.Together(func() { x.withdrawAll(slices.Collect(maps.Values(x.offered)), node.ReasonAppLeft) }); err != nil {
+		x.p.log.Debug("methods withdrawn after the app left", slog.Any("error", err))
 	}
 	for _, s := range subs {
 		s.stop()
@@ -352,10 +353,14 @@ func (x *interop) busy(id subjects.App) bool {
 	return false
 }
 
-// watches says whether the peer is subscribed to a stream of an app.
+// watches says whether the peer is subscribed to a stream of an app, or may be about
+// to be.
 func (x *interop) watches(id subjects.App, stream string) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.calls[id] > 0 {
+		return true
+	}
 	for _, s := range x.subs {
 		if s.server == id && s.stream == stream {
 			return true
@@ -476,18 +481,11 @@ func (x *interop) register(f *frame) {
 		x.p.failed(f, err)
 		return
 	}
-	var done []*offered
-	for _, def := range defs {
-		o, err := x.offer(def)
-		if err != nil {
-			for _, o := range done {
-				x.withdraw(o, node.ReasonStreamClosed)
-			}
-			x.sync()
-			x.p.fail(f, domainAGM, domainAGM+"."+uriRegistration, wire.AsError(err).Error())
-			return
-		}
-		done = append(done, o)
+	done, err := x.offerAll(defs)
+	if err != nil {
+		x.sync()
+		x.p.fail(f, domainAGM, domainAGM+"."+uriRegistration, wire.AsError(err).Error())
+		return
 	}
 	for _, o := range done {
 		x.p.s.g.platform.Registered(x.p.caller(), o.def.Name)
@@ -505,6 +503,29 @@ func (x *interop) register(f *frame) {
 		}
 		p.post(func() { p.success(f, domainAGM) })
 	}()
+}
+
+// offerAll offers all of some methods, or none.
+func (x *interop) offerAll(defs []node.Method) (done []*offered, err error) {
+	told := x.p.client.Together(func() {
+		for _, def := range defs {
+			var o *offered
+			if o, err = x.offer(def); err != nil {
+				break
+			}
+			done = append(done, o)
+		}
+		if err != nil {
+			x.withdrawAll(done, node.ReasonStreamClosed)
+		}
+	})
+	return done, errors.Join(err, told)
+}
+
+func (x *interop) withdrawAll(list []*offered, reason string) {
+	for _, o := range list {
+		x.withdraw(o, reason)
+	}
 }
 
 func readDefinitions(array []byte) ([]node.Method, error) {
@@ -547,8 +568,13 @@ func (x *interop) unregister(f *frame) {
 			ids = append(ids, id)
 		}
 	}
-	for _, id := range ids {
-		x.withdraw(x.offered[id], node.ReasonStreamClosed)
+	if err := x.p.client.Together(func() {
+		for _, id := range ids {
+			x.withdraw(x.offered[id], node.ReasonStreamClosed)
+		}
+	}); err != nil {
+		x.p.failed(f, err)
+		return
 	}
 	if len(ids) == 0 {
 		x.methodsRemoved(x.p.id, nil)

@@ -126,7 +126,7 @@ func (x *interop) uncount(server subjects.App) {
 		delete(x.calls, server)
 	}
 	x.mu.Unlock()
-	x.ended(server)
+	x.p.syncSoon() // what was put off for it
 }
 
 // started tells the client that its subscription was accepted.

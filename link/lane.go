@@ -19,41 +19,47 @@ type Lane struct {
 	done chan struct{}
 
 	mu       sync.Mutex
-	handlers map[string]nats.MsgHandler // by the subject of the subscription
+	handlers map[*nats.Subscription]nats.MsgHandler
 	fences   map[*nats.Msg]func()
 	closed   bool
 }
 
 // Lane makes a lane, which its caller closes.
 func (l *Link) Lane() *Lane {
-	n := &Lane{l: l, ch: make(chan *nats.Msg, laneMsgs), done: make(chan struct{}), handlers: map[string]nats.MsgHandler{}, fences: map[*nats.Msg]func(){}}
+	n := &Lane{l: l, ch: make(chan *nats.Msg, laneMsgs), done: make(chan struct{}), handlers: map[*nats.Subscription]nats.MsgHandler{}, fences: map[*nats.Msg]func(){}}
 	go n.run() // ends with Close
 	return n
 }
 
-// Subscribe calls h for each message of a subject that has no other subscription in
-// the lane. h must not block. Otherwise as [Link.Subscribe].
+// Subscribe calls h for each message of a subject. h must not block. Otherwise as
+// [Link.Subscribe].
 func (n *Lane) Subscribe(ctx context.Context, subject string, h nats.MsgHandler) (*nats.Subscription, error) {
-	n.mu.Lock()
-	n.handlers[subject] = h
-	n.mu.Unlock()
-	sub, err := n.l.subscribe(ctx, subject, "", nil, func() (*nats.Subscription, error) { return n.l.nc.ChanSubscribe(subject, n.ch) })
-	if err != nil {
-		n.mu.Lock()
-		delete(n.handlers, subject)
-		n.mu.Unlock()
+	var made *nats.Subscription
+	sub, err := n.l.subscribe(ctx, subject, "", nil, func() (*nats.Subscription, error) {
+		n.mu.Lock() // run must not look before the handler is there
+		defer n.mu.Unlock()
+		sub, err := n.l.nc.ChanSubscribe(subject, n.ch)
+		if err == nil {
+			n.handlers[sub], made = h, sub
+		}
+		return sub, err
+	})
+	if err != nil && made != nil {
+		n.forget(made)
 	}
 	return sub, err
+}
+
+func (n *Lane) forget(sub *nats.Subscription) {
+	n.mu.Lock()
+	delete(n.handlers, sub)
+	n.mu.Unlock()
 }
 
 // Unsubscribe ends a subscription; what has come before is still handled.
 func (n *Lane) Unsubscribe(sub *nats.Subscription) {
 	n.l.Unsubscribe(sub)
-	n.After(func() {
-		n.mu.Lock()
-		delete(n.handlers, sub.Subject)
-		n.mu.Unlock()
-	})
+	n.After(func() { n.forget(sub) })
 }
 
 // After calls f on the lane's goroutine when what has come so far was handled, or at
@@ -112,7 +118,7 @@ func (n *Lane) handle(m *nats.Msg) {
 		return
 	}
 	n.mu.Lock()
-	h := n.handlers[m.Sub.Subject]
+	h := n.handlers[m.Sub]
 	n.mu.Unlock()
 	if h != nil {
 		h(m)

@@ -100,6 +100,9 @@ func (c *Client) Offer(m Method, d Deferred) error {
 	return c.realm.interop.RegisterDeferred(c.id, m, d)
 }
 
+// Together tells the directory once of all that f offers and withdraws.
+func (c *Client) Together(f func()) error { return c.realm.interop.Together(c.id, f) }
+
 // OfferStream is CreateStream without waiting.
 func (c *Client) OfferStream(m Method, o StreamOptions) (*Stream, error) {
 	return c.realm.interop.CreateStream(c.id, m, o)

@@ -38,7 +38,12 @@ func TestJSONMembers(t *testing.T) {
 		"the empty name":     {in: `{"":1}`, want: "=1"},
 		"a huge number":      {in: `{"a":1e999}`, want: "a=1e999"},
 		"twice deeper":       {in: `{"a":{"b":1,"B":2,"b":3}}`, want: `a={"b":1,"B":2,"b":3}`},
-		"deep":               {in: `{"a":` + nested(5000) + `}`, want: "a=" + nested(5000)},
+		"deep":               {in: `{"a":` + nested(MaxDepth) + `}`, want: "a=" + nested(MaxDepth)},
+		"often, not deep":    {in: `{"a":[` + strings.Repeat("[],{},", 200) + `0]}`, want: "a=[" + strings.Repeat("[],{},", 200) + "0]"},
+		"brackets in text":   {in: `{"a":["\\",` + strings.Repeat(`"\"[{",`, 200) + `0]}`, want: `a=["\\",` + strings.Repeat(`"\"[{",`, 200) + `0]`},
+		"deeper":             {in: `{"a":` + nested(MaxDepth+1) + `}`, code: BadPayload},
+		"deeper objects":     {in: strings.Repeat(`{"a":`, MaxDepth+2) + `0` + strings.Repeat("}", MaxDepth+2), code: BadPayload},
+		"deeper behind text": {in: `{"a":["\\",` + nested(MaxDepth) + `]}`, code: BadPayload},
 		"as many as may be":  {in: object(MaxMembers), want: strings.NewReplacer(`"`, "", "{", "", "}", "", ":", "=", ",", " ").Replace(object(MaxMembers))},
 		"one more":           {in: object(MaxMembers + 1), code: Limit},
 		"too deep":           {in: `{"a":` + nested(20_000) + `}`, code: BadPayload},
@@ -317,7 +322,9 @@ func FuzzJSONMembers(f *testing.F) {
 }
 
 // deep says whether a value could be nested too deep for either.
-func deep(in []byte) bool { return bytes.Count(in, []byte("["))+bytes.Count(in, []byte("{")) > 5000 }
+func deep(in []byte) bool {
+	return bytes.Count(in, []byte("["))+bytes.Count(in, []byte("{")) > MaxDepth
+}
 
 // uniqueNames is how many members an object has, -1 if two have the same name
 // but for case. The object must be valid.

@@ -28,10 +28,18 @@ func TestHostileDocuments(t *testing.T) {
 			return doc
 		}
 		many := make([]string, 17)
-		var channels []string
+		var channels, holds []string
 		for i := range wire.MaxChannels + 1 {
 			channels = append(channels, fmt.Sprint("channel", i))
 		}
+		for i := range wire.MaxHolds + 1 {
+			holds = append(holds, fmt.Sprint("context", i))
+		}
+		domains := map[string]string{}
+		for i := range wire.MaxDomains + 1 {
+			domains[fmt.Sprint("domain", i)] = ""
+		}
+		long := strings.Repeat("x", wire.MaxRestrictions+1)
 		for name, doc := range map[string]any{
 			"no msgpack":     []byte("nonsense"),
 			"empty":          []byte{},
@@ -51,6 +59,14 @@ func TestHostileDocuments(t *testing.T) {
 			"long channel":   rogue(func(d *wire.NodeDoc) { d.Apps[0].Channels = []string{strings.Repeat("x", 256)} }),
 			"no channel":     rogue(func(d *wire.NodeDoc) { d.Apps[0].Channels = []string{""} }),
 			"channel twice":  rogue(func(d *wire.NodeDoc) { d.Apps[0].Channels = []string{"Red", "Red"} }),
+			"many domains":   rogue(func(d *wire.NodeDoc) { d.Apps[0].Domains = domains }),
+			"long domain":    rogue(func(d *wire.NodeDoc) { d.Apps[0].Domains = map[string]string{long: ""} }),
+			"long terms":     rogue(func(d *wire.NodeDoc) { d.Apps[0].Domains = map[string]string{"global": "", "interop": long} }),
+			"many holds":     rogue(func(d *wire.NodeDoc) { d.Apps[0].Holds = holds }),
+			"long hold":      rogue(func(d *wire.NodeDoc) { d.Apps[0].Holds = []string{"c", strings.Repeat("x", 256)} }),
+			"no hold":        rogue(func(d *wire.NodeDoc) { d.Apps[0].Holds = []string{""} }),
+			"many claims":    rogue(func(d *wire.NodeDoc) { d.Apps[0].Identity.Extra = strings.Repeat("x", wire.MaxExtra+1) }),
+			"in its 2nd app": rogue(func(d *wire.NodeDoc) { d.Apps = document("rogue", "bootr", 2).Apps; d.Apps[1].Holds = holds }),
 		} {
 			was := a.Rogue()
 			c.put(subjects.NodeKey("rogue"), doc)

@@ -80,8 +80,11 @@ type app struct {
 
 	mu      sync.Mutex         // guards what follows
 	methods map[string]*method // by lower-case name
-	subs    map[*Subscription]struct{}
-	flights flights // calls that it makes and serves; nil once it has left
+	// together says that several methods are being changed, and the directory is
+	// told at the end.
+	together bool
+	subs     map[*Subscription]struct{}
+	flights  flights // calls that it makes and serves; nil once it has left
 }
 
 // enter notes a call, so that it ends when the app leaves.
@@ -360,12 +363,32 @@ func (x *Interop) offer(id subjects.App, m *method) error {
 // publishMethods tells the directory what an app offers; a.mu is held so that
 // two changes cannot overtake each other.
 func (x *Interop) publishMethods(a *app) error {
+	if a.together {
+		return nil
+	}
 	defs := make([]*wire.Method, 0, len(a.methods))
 	for _, m := range a.methods {
 		defs = append(defs, m.def)
 	}
 	slices.SortFunc(defs, func(p, q *wire.Method) int { return strings.Compare(p.Name, q.Name) })
 	return x.cfg.Directory.SetMethods(a.id, defs)
+}
+
+// Together tells the directory once of all methods that f offers and withdraws for
+// an app.
+func (x *Interop) Together(id subjects.App, f func()) error {
+	a, err := x.app(id)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.together = true
+	a.mu.Unlock()
+	f()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.together = false
+	return x.publishMethods(a)
 }
 
 // Unregister withdraws a method; calls that it is serving go on.

@@ -242,7 +242,43 @@ func (l *leg) withdraw() {
 		x.detach(l.feed, l)
 	}
 	_, err := x.app(l.sub.app.id)
-	x.tell(l.server.Node, subjects.VerbUnsubscribe, wire.UnsubscribeRequest{ID: id, Left: err != nil})
+	x.farewell(l.server, wire.UnsubscribeRequest{ID: id, Left: err != nil})
+}
+
+// farewellTries is how often a publisher is told that a subscription has ended; the
+// pauses between double from ctlTimeout on.
+const farewellTries = 5
+
+// farewell tells a publisher that a subscription has ended, until it has heard.
+func (x *Interop) farewell(server *directory.App, q wire.UnsubscribeRequest) {
+	x.mu.Lock()
+	closed := x.closed
+	x.mu.Unlock()
+	body, err := wire.Marshal(q)
+	if closed || err != nil {
+		x.tell(server.Node, subjects.VerbUnsubscribe, q) // there is no time for more
+		return
+	}
+	x.spawn(func() {
+		pause := ctlTimeout
+		for range farewellTries {
+			ctx, cancel := context.WithTimeout(x.ctx, ctlTimeout)
+			_, err := x.cfg.Control.Request(ctx, &nats.Msg{Subject: string(x.cfg.Realm.CtlSubject(server.Node, x.cfg.Self, subjects.VerbUnsubscribe)), Data: body})
+			cancel()
+			if err == nil || errors.Is(err, wire.ErrDenied) {
+				return
+			}
+			select {
+			case <-time.After(pause):
+			case <-x.ctx.Done():
+				return
+			}
+			pause *= 2
+			if _, here := x.cfg.Directory.App(server.ID); !here && x.cfg.Control.Online() == nil {
+				return
+			}
+		}
+	})
 }
 
 // departed says whether the publisher's app is gone for good: while NATS is

@@ -188,11 +188,13 @@ func (s *started) local(server directory.Server, out *outgoing) error {
 		abort := p.end
 		s.abort.Store(&abort)
 		x.enqueue(p)
+		s.aborted()
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(x.ctx)
 	abort := func(err error) { cancel(err) }
 	s.abort.Store(&abort)
+	s.aborted()
 	x.spawn(func() {
 		defer cancel(nil)
 		x.serve(ctx, &flight{cancel}, b, m, &call, s.finish)
@@ -231,10 +233,15 @@ func (s *started) remote(server directory.Server, out *outgoing) error {
 		asking.Cancel(err)
 	}
 	s.abort.Store(&abort)
-	if s.over.Load() {
-		asking.Cancel(errExpired)
-	}
+	s.aborted()
 	return nil
+}
+
+// aborted ends what is under way of a call that was ended before it could be.
+func (s *started) aborted() {
+	if s.over.Load() {
+		(*s.abort.Load())(errCanceled)
+	}
 }
 
 // answerDeferred serves a call from outside on the goroutine that received it,

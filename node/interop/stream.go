@@ -469,6 +469,7 @@ func (s *Stream) add(c *Subscriber, name string, start func(b *branch) error) er
 	}
 	c.branch = b
 	if err := start(b); err != nil {
+		s.forget(b)
 		return err
 	}
 	b.subs[c], s.subs[c] = struct{}{}, struct{}{}
@@ -476,6 +477,14 @@ func (s *Stream) add(c *Subscriber, name string, start func(b *branch) error) er
 		b.remotes++
 	}
 	return nil
+}
+
+// forget forgets a branch without subscribers of a stream with Decide, whose app
+// makes a new name for the next; mu is held.
+func (s *Stream) forget(b *branch) {
+	if s.opts.Decide != nil && len(b.subs) == 0 && s.branches[b.name] == b {
+		delete(s.branches, b.name)
+	}
 }
 
 // drop removes a subscriber and says whether it was there.
@@ -491,9 +500,7 @@ func (s *Stream) drop(c *Subscriber) bool {
 	if c.leg == nil {
 		c.branch.remotes--
 	}
-	if s.opts.Decide != nil && len(c.branch.subs) == 0 && len(c.branch.kept) == 0 && s.branches[c.branch.name] == c.branch {
-		delete(s.branches, c.branch.name) // a client makes a new name for the next
-	}
+	s.forget(c.branch)
 	confirmed := c.confirmed
 	s.mu.Unlock()
 	if c.leg == nil {

@@ -100,6 +100,10 @@
 // made permanent by the first node that sees it, because an app there uses the
 // context: late readers and early ones could not agree otherwise.
 //
+// To end a context, delete client./ and client.// , its metadata; else one that is made
+// with this name later has the metadata of the old one. Package contexts says what is
+// in it. Whoever makes both puts the metadata before the root, in one batch.
+//
 // To write several properties at once, publish them with the headers Nats-Batch-Id
 // (any unique text of at most 64 characters), Nats-Batch-Sequence (1, 2, ...), and
 // on the last Nats-Batch-Commit: 1 and a reply subject. A batch has at most 1,000
@@ -127,7 +131,7 @@
 // again, and after three attempts it is an error that names the stream.
 // "Not found" alone is never taken for deleted.
 //
-// A [Replica] does that for the keys below a filter. What is republished can be
+// A [Replica] does that for the keys below one or more filters. What is republished can be
 // lost on its way; a replica reads again when the connection was made, when it
 // was too slow, when a key's last sequence is not the one that it knows, when the
 // rest of a batch does not come within a second, and when the stream has a new
@@ -141,6 +145,9 @@
 // Nats-Subject. A message where followers listen counts only if its Nats-Subject
 // belongs there, because a Direct Get makes the server publish stored entries on
 // any subject. What does not count is counted by [Bucket.Foreign].
+//
+// [Bucket.History] reads all that the bucket still has of some keys, and [Past] folds
+// from it what a context was at a sequence, or says that this is not known any more.
 //
 // # Clock
 //

@@ -187,12 +187,9 @@ func (t *Tree) drop(key subjects.Key) bool {
 // newRegister reads an entry. With an error the register is that of a write
 // which says nothing.
 func newRegister(e *Entry, path []string) (*register, error) {
-	r := &register{key: e.Key, path: path, place: place{e.Seq, e.Seq}, revision: e.Seq, bytes: len(e.Key) + len(e.Value)}
-	if e.AsOf > 0 && e.AsOf < e.Seq {
-		r.place.at = e.AsOf
-		if e.Compact > 0 && e.Compact < e.Seq && e.Op == Put {
-			r.revision = e.Compact
-		}
+	r := &register{key: e.Key, path: path, place: place{e.placeAt(), e.Seq}, revision: e.Seq, bytes: len(e.Key) + len(e.Value)}
+	if r.place.at < e.Seq && e.Compact > 0 && e.Compact < e.Seq && e.Op == Put {
+		r.revision = e.Compact
 	}
 	if e.Op != Put {
 		return r, nil

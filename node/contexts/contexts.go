@@ -173,7 +173,7 @@ func (c *Contexts) Connected(online bool) {
 		}
 	}
 	c.mu.Unlock()
-	if c.keeper != nil && !online {
+	if c.keeper != nil {
 		c.keeper.lost()
 	}
 	for _, s := range open {

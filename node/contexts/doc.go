@@ -1,10 +1,11 @@
-// Package contexts is shared contexts: named objects that every app on every
-// machine of a realm reads, changes and watches.
+// Package contexts is shared contexts: named objects that the apps on every machine
+// of a realm read, change and watch.
 //
 // A context is a tree of last-writer-wins registers in the realm's context
 // bucket; package kv has the rules. This package keeps a replica of each context
 // that a local app uses, puts the writes of local apps on top of it, sends them,
-// and tells watches. It stores nothing else.
+// and tells watches; and one of all root and metadata keys, which is the list of
+// contexts. It stores nothing else. Who is here it is told by its Config.
 //
 // # Writing
 //
@@ -35,6 +36,47 @@
 // written by somebody who does not yet know that it was destroyed is not shown
 // and gone when it is created again.
 //
+// [App.Start] and its like do not wait. What one app starts on one context, and what
+// it writes while it waits, takes effect in the order of the calls, also before the
+// context was read for the first time. Where it is open, Start computes the write from
+// the object as local apps see it and shows it before it returns. An operation that
+// cannot be sent within 30 s is unavailable; one whose outcome is not known then is a
+// timeout later.
+//
+// # Metadata
+//
+// Beside its object a context has [Meta], which says who made it, how long it lives
+// and who may read and write it. It is written by [App.CreateWith] alone, in one batch
+// with the object, and a [NameEvent] never comes before it. A context that was made by
+// writing to it, or by a foreign writer, has none: it is retained and for everybody.
+//
+// # Permissions
+//
+// Every app is held to them by its own node, for reading (Get, watches, At, and the
+// names, which leave out what the app may not read), writing and destroying, before
+// anything shows; the error is denied. The creator and the owner may do everything,
+// others what an expression of package restriction says about them and the creator;
+// who may write by an expression may read. A context of ownership is destroyed by its
+// owner alone. An expression that cannot be understood holds for nobody. A plain NATS
+// client is held to nothing but its NATS permissions.
+//
+// # Lifetimes
+//
+// A retained context lives until it is destroyed. One of ownership ends when its owner
+// is gone from the directory, a ref-counted one when no app on any machine holds it any
+// more: its creator, and who has called [App.Hold]. The node of the last one ends it
+// at once. When a node dies the others whose apps use contexts do, within half a second
+// after the directory has removed its apps; what was left while there was none is ended
+// by the first one that has seen the whole directory for ten seconds. NameEvent.Reason
+// is then [PeerLeft].
+//
+// Nobody ends a context while it does not see everybody: while the fabric is offline,
+// the directory is being read, or within ten seconds of that, unless the context was
+// made since. A hold is in the directory first and then in the metadata, which is
+// written again; an end is conditional on the metadata that was looked at. So a hold
+// that has returned is not overlooked, also by a node that the directory's news have not
+// reached yet. What others write meanwhile does not save a context.
+//
 // # Reading
 //
 // A read is answered from the replica, without a network round trip once it is
@@ -45,9 +87,15 @@
 // on the way. While offline, reads and watches go on with what is known, and
 // State.Since says since when it may be old.
 //
+// [App.WatchFunc] makes a watch without a goroutine, which is polled. An Event has the
+// writes themselves where it is of exactly one operation, see Event.Edits.
+//
+// [App.At] is what an object was at a revision, as long as the bucket has it.
+//
 // # Concurrency
 //
 // All methods are safe for concurrent use. Whoever made a watch closes it; an app
-// that leaves has its watches closed. To test with it: start nodes on one
-// in-process server in a testing/synctest bubble.
+// that leaves has its watches closed and holds nothing. Callbacks (Edit, Done, wake,
+// and those of Config but Settle) are called with locks held and must not call back.
+// To test with it: start nodes on one in-process server in a testing/synctest bubble.
 package contexts

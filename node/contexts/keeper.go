@@ -32,8 +32,8 @@ const (
 	maxEnding = 16
 )
 
-// keeper ends contexts whose lifetime is over. Every node has one, so that it does
-// not matter which of them dies.
+// keeper ends contexts whose lifetime is over. Every node whose apps use contexts has
+// one at work, so that it does not matter which of them dies.
 type keeper struct {
 	c     *Contexts
 	names *names // set by run
@@ -113,7 +113,7 @@ func (k *keeper) wake() {
 	}
 }
 
-// lost notes that the fabric is away: what happens there is not known.
+// lost notes that the connection was made or lost: who is there has to be found out.
 func (k *keeper) lost() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -45,6 +45,7 @@ type hub struct {
 	t     *testing.T
 	store string
 	boots int
+	alone bool // nodes end no contexts
 
 	mu    sync.Mutex
 	srv   *server.Server
@@ -287,9 +288,12 @@ func (h *hub) node(id string) *peer {
 		Realm: realm, Self: p.id, Boot: p.boot, Machine: "machine-" + id, User: "user", Link: p.link, Logger: log,
 		OnSync: p.onSync, OnClaim: p.attach,
 	})
-	p.Contexts = contexts.New(contexts.Config{
-		Realm: realm, Self: p.id, Link: p.link, Logger: log, Identity: p.identity, Attributes: attributes,
-	})
+	cfg := contexts.Config{Realm: realm, Self: p.id, Link: p.link, Logger: log, Identity: p.identity, Attributes: attributes}
+	if !h.alone {
+		cfg.Directory, cfg.Complete, cfg.Alive, cfg.Holders = p.dir.Changed, p.synced.Load, p.isAlive, p.holders
+		cfg.Hold, cfg.Settle = p.dir.SetHolds, p.dir.Settle
+	}
+	p.Contexts = contexts.New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.end = cancel
 	go func() {
@@ -349,6 +353,22 @@ func (p *peer) identity(app subjects.App) (wire.Identity, bool) {
 		return wire.Identity{}, false
 	}
 	return a.Identity, true
+}
+
+func (p *peer) isAlive(app subjects.App) bool {
+	_, ok := p.dir.App(app)
+	return ok
+}
+
+func (p *peer) holders(context string) (list []subjects.App) {
+	for _, n := range p.dir.View().Nodes {
+		for _, a := range n.Apps {
+			if slices.Contains(a.Holds, context) {
+				list = append(list, a.ID)
+			}
+		}
+	}
+	return list
 }
 
 // attributes are the region and the name of an identity.

@@ -108,22 +108,30 @@ func TestNamesAfterOutage(t *testing.T) {
 		ann, bob := a.join("ann"), b.join("bob")
 		ann.create("goes", object{}, contexts.Terms{})
 		ann.create("anew", object{}, contexts.Terms{})
+		ann.create("again", object{}, contexts.Terms{})
+		ann.create("bare", object{}, contexts.Terms{})
+		ann.create("stays", object{}, contexts.Terms{})
 		l := bob.names()
 		l.take()
 		b.line.Cut()
 		time.Sleep(5 * time.Second)
-		for _, name := range []string{"goes", "anew"} {
+		for _, name := range []string{"goes", "anew", "again", "bare"} {
 			if err := ann.Destroy(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
 		}
 		ann.create("anew", object{}, contexts.Terms{Lifetime: contexts.RefCounted})
 		ann.create("new", object{}, contexts.Terms{Lifetime: contexts.Ownership})
+		ann.create("again", object{}, contexts.Terms{Lifetime: contexts.Ownership})
+		for _, name := range []string{"again", "bare", "stays"} {
+			ann.set(name, object{"a": 1})
+		}
 		b.line.Heal()
 		time.Sleep(20 * time.Second)
 		got := l.texts()
 		slices.Sort(got)
-		wantTexts(t, got, "created anew ref-counted", "created new ownership", "destroyed anew retained", "destroyed goes retained")
+		wantTexts(t, got, "created again ownership", "created anew ref-counted", "created bare", "created new ownership",
+			"destroyed again retained", "destroyed anew retained", "destroyed bare retained", "destroyed goes retained")
 	})
 }
 

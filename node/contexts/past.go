@@ -9,9 +9,10 @@ import (
 )
 
 // At is the object of a context as it was at a revision: that of a State, or of a
-// write. It is read from the bucket, which keeps 8 writes of each path; ok is false
-// if what is needed is not there any more, because a path was written more often
-// since, or a compaction, a conditional write or the end of the context took it away.
+// write; nil if there was none. It is read from the bucket, which keeps 8 writes of
+// each path; ok is false if what is needed is not there any more, because a path was
+// written more often since, or a compaction, a conditional write or the end of the
+// context took it away.
 func (a *App) At(ctx context.Context, name string, revision uint64) (object *kv.Value, ok bool, err error) {
 	s, err := a.c.get(name)
 	if err != nil {
@@ -35,7 +36,7 @@ func (a *App) At(ctx context.Context, name string, revision uint64) (object *kv.
 		return nil, false, wire.AsError(err)
 	}
 	t, ok := kv.Past(s.token, history, revision)
-	if !ok || !t.Exists() {
+	if !ok {
 		return nil, false, nil
 	}
 	return t.View(), true, nil

@@ -197,6 +197,42 @@ func TestStartInOrder(t *testing.T) {
 	})
 }
 
+// TestStartBehind: what is started while an earlier one waits for room goes behind it.
+func TestStartBehind(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		h.alone = true // nobody has asked for the names of contexts
+		a := h.node("a")
+		defer a.stop()
+		ann := a.join("ann")
+		for _, name := range []string{"x", "y"} {
+			want(t, "", name, ann)
+		}
+		var o outcomes
+		ann.StartCreate(contexts.Creation{Name: "x", Object: kv.Object(), Terms: contexts.Terms{Lifetime: contexts.RefCounted}})
+		w := ann.write("x", &o, put(t, "a", "1"))
+		w.MustExist = true
+		ann.Start(w)
+		ann.Start(ann.write("y", &o, put(t, "a", "1")))
+		w = ann.write("y", &o, put(t, "b", "1"))
+		w.MustExist = true
+		ann.Start(w)
+		time.Sleep(time.Second)
+		if got := o.take(); len(got) != 3 || strings.Contains(strings.Join(got, " "), "bad-name") {
+			t.Errorf("got %q", got)
+		}
+		want(t, `{"a":1}`, "x", ann)
+		want(t, `{"a":1,"b":1}`, "y", ann)
+		// Without a directory nobody counts who holds what.
+		if err := ann.Hold(t.Context(), "x"); err != nil {
+			t.Error(err)
+		}
+		ann.Release("x")
+		ann.leave()
+		time.Sleep(time.Minute)
+		want(t, `{"a":1}`, "x", a.join("amy"))
+	})
+}
+
 // TestStartCutOff: the fabric goes away while writes wait for the snapshot, and while
 // one is on its way. All end, and what takes effect is in order.
 func TestStartCutOff(t *testing.T) {

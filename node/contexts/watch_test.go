@@ -167,6 +167,33 @@ func TestWatchEdits(t *testing.T) {
 	})
 }
 
+// TestWatchEditsSlow: a reader that was too slow gets no edits for what it missed.
+func TestWatchEditsSlow(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a := h.node("a")
+		defer a.stop()
+		ann := a.join("ann")
+		ann.set("x", object{})
+		w := ann.poll("x")
+		defer w.Close()
+		w.events()
+		for i := range wire.WatchStates + 10 {
+			ann.update("x", object{fmt.Sprint("k", i): i})
+		}
+		last, conflated := kv.Object(), 0
+		for _, e := range w.events() {
+			conflated += e.Conflated
+			if now, err := last.Edited(e.Edits); e.Edits != nil && (err != nil || !now.Equal(e.View())) {
+				t.Fatalf("%s of %s is not %s: %v", editsOf(t, e.Edits), text(t, last), text(t, e.View()), err)
+			}
+			last = e.View()
+		}
+		if conflated == 0 || len(last.Members()) != wire.WatchStates+10 {
+			t.Errorf("%d were left out, and the end is %s", conflated, text(t, last))
+		}
+	})
+}
+
 // foreign puts JSON at a key as a plain NATS client.
 func (h *hub) foreign(key, json string) error {
 	nc := h.client()

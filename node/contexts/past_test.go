@@ -1,0 +1,192 @@
+package contexts_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weft-fabric/weft/node/contexts"
+	"github.com/weft-fabric/weft/wire"
+)
+
+// at is the object of x at a revision, "unknown" if that is not known.
+func (a *app) at(revision uint64) string {
+	a.t.Helper()
+	v, ok, err := a.At(a.t.Context(), "x", revision)
+	switch {
+	case err != nil:
+		return string(wire.CodeOf(err))
+	case !ok:
+		return "unknown"
+	}
+	return text(a.t, v)
+}
+
+func wantAt(t *testing.T, a *app, revision uint64, want string) {
+	t.Helper()
+	if got := a.at(revision); got != want {
+		t.Errorf("at %d: got %s, want %s", revision, got, want)
+	}
+}
+
+// TestAt: the past is what it was, as long as the bucket has it.
+func TestAt(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a, b := h.node("a"), h.node("b")
+		defer a.stop()
+		defer b.stop()
+		ann, bob := a.join("ann"), b.join("bob")
+		ann.set("other", object{"a": 1})
+		created := ann.set("x", object{"a": 1, "o": object{"p": 1}})
+		first := ann.update("x", object{"b": 2, "c": 3})
+		if _, err := ann.SetPath(t.Context(), "x", []string{"o", "q"}, 4); err != nil {
+			t.Fatal(err)
+		}
+		second := bob.update("x", object{"b": nil, "a": 5})
+		ann.set("other", object{"a": 2})
+		for _, who := range []*app{ann, bob} {
+			wantAt(t, who, 1, "unknown") // before it was created
+			wantAt(t, who, created, `{"a":1,"o":{"p":1}}`)
+			wantAt(t, who, first, `{"a":1,"b":2,"c":3,"o":{"p":1}}`)
+			wantAt(t, who, second, `{"a":5,"c":3,"o":{"p":1,"q":4}}`)
+			wantAt(t, who, second+100, `{"a":5,"c":3,"o":{"p":1,"q":4}}`)
+		}
+		// After eight newer writes of a path it is not known what was there.
+		for i := range 7 {
+			bob.update("x", object{"c": 10 + i})
+		}
+		wantAt(t, ann, first, `{"a":1,"b":2,"c":3,"o":{"p":1}}`)
+		last := bob.update("x", object{"c": 20})
+		wantAt(t, ann, first, "unknown")
+		wantAt(t, ann, last, `{"a":5,"c":20,"o":{"p":1,"q":4}}`)
+		// A conditional write takes away what is below it.
+		if _, err := bob.Update(t.Context(), "x", object{"d": 1}, contexts.IfRevision(last)); err != nil {
+			t.Fatal(err)
+		}
+		wantAt(t, ann, last, "unknown")
+		_, _, err := ann.At(t.Context(), "", 1)
+		wantCode(t, err, wire.BadName)
+		if err := ann.Destroy(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		wantAt(t, ann, last, "unknown")
+		ann.create("x", object{"anew": 1}, contexts.Terms{Read: "$nobody", Write: "$nobody"})
+		synctest.Wait()
+		wantAt(t, ann, last, "unknown")
+		wantAt(t, bob, last, "denied")
+		time.Sleep(20 * time.Minute) // no trace of what was before
+		wantAt(t, ann, last, "unknown")
+		a.line.Cut()
+		time.Sleep(time.Second)
+		wantAt(t, ann, last, "offline")
+	})
+}
+
+// TestAtCompacted: a compaction keeps what was at its newest write, and nothing before.
+func TestAtCompacted(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a := h.node("a")
+		defer a.stop()
+		ann := a.join("ann")
+		ann.set("x", object{})
+		var early, last uint64
+		many := object{}
+		for i := range 300 {
+			many[fmt.Sprint("k", i)] = i
+		}
+		early = ann.update("x", object{"first": 1})
+		last = ann.update("x", many)
+		want(t, ann.get("x"), "x", ann)
+		was := ann.get("x")
+		time.Sleep(5 * time.Second)
+		if a.Stats().Compactions == 0 {
+			t.Fatal("nothing was compacted")
+		}
+		for range 2 {
+			wantAt(t, ann, last, was)
+			wantAt(t, ann, early, "unknown")
+			ann.update("x", object{"k1": "new"})
+			time.Sleep(20 * time.Minute) // the markers are gone
+		}
+	})
+}
+
+// TestAtLost loses a part of a long history on its way: it is read again.
+func TestAtLost(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a := h.node("a")
+		defer a.stop()
+		ann := a.join("ann")
+		ann.set("x", object{})
+		var was string
+		var rev uint64
+		for round := range 8 { // 800 writes: more than a page
+			many := object{}
+			for i := range 100 {
+				many[fmt.Sprint("k", i)] = round
+			}
+			if r := ann.update("x", many); round == 2 {
+				rev, was = r, ann.get("x")
+			}
+		}
+		wantAt(t, ann, rev, was)
+		n := 0
+		a.line.Drop(func(subject string) bool {
+			if strings.HasPrefix(subject, "_R.") {
+				n++
+			}
+			return n > 150 && n <= 350
+		})
+		wantAt(t, ann, rev, was)
+		if n < 1600 {
+			t.Errorf("only %d answers: it was not read again", n)
+		}
+	})
+}
+
+// TestChangedSince: what was written at, above or below a path.
+func TestChangedSince(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a, b := h.node("a"), h.node("b")
+		defer a.stop()
+		defer b.stop()
+		ann, bob := a.join("ann"), b.join("bob")
+		rev := ann.set("x", object{"a": 1, "o": object{"p": 1}})
+		if _, err := bob.SetPath(t.Context(), "x", []string{"o", "q", "r"}, 1); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		s, err := ann.Get(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := func(path string, revision uint64) bool {
+			return s.ChangedSince(revision, strings.FieldsFunc(path, func(r rune) bool { return r == '.' })...)
+		}
+		for path, want := range map[string]bool{"": true, "a": false, "o": true, "o.p": false, "o.q": true, "o.q.r": true, "o.q.r.s": true, "other": false} {
+			if got := changed(path, rev); got != want {
+				t.Errorf("%q: changed %v", path, got)
+			}
+			if !changed(path, rev-1) || changed(path, s.Revision) {
+				t.Errorf("%q: not set, or changed since", path)
+			}
+		}
+		// What is on its way counts, and what somebody else writes later.
+		resume := a.line.Stall()
+		ann.Start(ann.write("x", &outcomes{}, put(t, "new.p", "1")))
+		if !changed("new", s.Revision) || changed("a", s.Revision) {
+			t.Error("a pending write does not count")
+		}
+		resume()
+		bob.update("x", object{"a": 2})
+		synctest.Wait()
+		if !changed("a", s.Revision) {
+			t.Error("a later write does not count")
+		}
+		if (contexts.State{}).ChangedSince(1) {
+			t.Error("of no context")
+		}
+	})
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/weft-fabric/weft/gateway"
 	"github.com/weft-fabric/weft/gateway/edge"
@@ -29,6 +31,13 @@ import (
 	"github.com/weft-fabric/weft/node/embedded"
 	"github.com/weft-fabric/weft/subjects"
 )
+
+// tester is what a client needs of a test, or of a run of package rapid.
+type tester interface {
+	rapid.TB
+	Cleanup(f func())
+	Context() context.Context
+}
 
 // patience is how long a test waits for what must come.
 const patience = 15 * time.Second
@@ -51,17 +60,18 @@ const realm, otherRealm = "desk", "other"
 
 // fabric is an embedded server with the nodes and gateways that tests start on it.
 type fabric struct {
+	dir    string // of the gateways' stores
 	server *embedded.Server
 	log    *slog.Logger
 	undo   []func()
 }
 
-func startFabric(ctx context.Context, log *slog.Logger) (*fabric, error) {
+func startFabric(ctx context.Context, dir string, log *slog.Logger) (*fabric, error) {
 	s, err := embedded.Start(ctx, embedded.Config{NoSync: true}, provision)
 	if err != nil {
 		return nil, err
 	}
-	return &fabric{server: s, log: log, undo: []func(){s.Shutdown}}, nil
+	return &fabric{dir: dir, server: s, log: log, undo: []func(){s.Shutdown}}, nil
 }
 
 // stop ends everything in the opposite order.
@@ -75,7 +85,8 @@ func (fb *fabric) stop() {
 // newFabric is a fabric for one test.
 func newFabric(t testing.TB) *fabric {
 	t.Helper()
-	fb, err := startFabric(t.Context(), logger(t))
+	dir := t.TempDir() // removed after stop
+	fb, err := startFabric(t.Context(), dir, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,12 +133,17 @@ func (fb *fabric) node(ctx context.Context, realm, id string) (*node.Node, error
 	return n, nil
 }
 
-// gateway starts a gateway on a node.
-func (fb *fabric) gateway(n *node.Node, store string) (*gateway.Gateway, error) {
-	g, err := gateway.Start(gateway.Config{
+// gateway starts a gateway on a node. Two of the same id have the same store.
+func (fb *fabric) gateway(n *node.Node, id string, change ...func(*gateway.Config)) (*gateway.Gateway, error) {
+	store := filepath.Join(fb.dir, id)
+	cfg := gateway.Config{
 		Node: n, Store: store, Logger: fb.log,
 		Edge: edge.Config{Listen: []string{"127.0.0.1:0"}, TokenFile: filepath.Join(store, "token"), Logger: fb.log},
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	g, err := gateway.Start(cfg)
 	if err == nil {
 		fb.undo = append(fb.undo, g.Stop)
 	}
@@ -135,13 +151,13 @@ func (fb *fabric) gateway(n *node.Node, store string) (*gateway.Gateway, error) 
 }
 
 // desk starts a node with a gateway.
-func (fb *fabric) desk(t testing.TB, realm, id string) *gateway.Gateway {
+func (fb *fabric) desk(t testing.TB, realm, id string, change ...func(*gateway.Config)) *gateway.Gateway {
 	t.Helper()
 	n, err := fb.node(t.Context(), realm, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := fb.gateway(n, t.TempDir())
+	g, err := fb.gateway(n, id, change...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,10 +191,10 @@ type shared struct {
 
 func (s *shared) start() {
 	ctx := context.Background()
-	if s.fb, s.err = startFabric(ctx, slog.New(slog.DiscardHandler)); s.err != nil {
+	if s.dir, s.err = os.MkdirTemp("", "weft-gateway-"); s.err != nil {
 		return
 	}
-	if s.dir, s.err = os.MkdirTemp("", "weft-gateway-"); s.err != nil {
+	if s.fb, s.err = startFabric(ctx, s.dir, slog.New(slog.DiscardHandler)); s.err != nil {
 		return
 	}
 	for _, g := range []struct {
@@ -187,7 +203,7 @@ func (s *shared) start() {
 	}{{&s.a, "a"}, {&s.b, "b"}} {
 		n, err := s.fb.node(ctx, realm, g.id)
 		if err == nil {
-			*g.to, err = s.fb.gateway(n, filepath.Join(s.dir, g.id))
+			*g.to, err = s.fb.gateway(n, g.id)
 		}
 		if err != nil {
 			s.err = err
@@ -236,7 +252,7 @@ type frame map[string]any
 // client is a client of a gateway, frame by frame. Whatever comes is recorded, and held
 // against the rules that clients' libraries rely on.
 type client struct {
-	t    testing.TB
+	t    tester
 	g    *gateway.Gateway
 	ws   *websocket.Conn
 	line *line
@@ -251,6 +267,7 @@ type client struct {
 	ended  error
 	wakeup chan struct{} // closed at every change
 	onRead func(arrival) // called for each frame, in order
+	held   *mirror
 }
 
 // arrival is a frame that came, and with which read of the socket.
@@ -266,7 +283,7 @@ var (
 )
 
 // dial opens a connection and says nothing.
-func dial(t testing.TB, g *gateway.Gateway, change ...func(*line)) *client {
+func dial(t tester, g *gateway.Gateway, change ...func(*line)) *client {
 	t.Helper()
 	c, err := tryDial(t, g.URLs()[0], nil, change...)
 	if err != nil {
@@ -276,7 +293,7 @@ func dial(t testing.TB, g *gateway.Gateway, change ...func(*line)) *client {
 	return c
 }
 
-func tryDial(t testing.TB, url string, header http.Header, change ...func(*line)) (*client, error) {
+func tryDial(t tester, url string, header http.Header, change ...func(*line)) (*client, error) {
 	t.Helper()
 	l := &line{}
 	for _, f := range change {
@@ -298,8 +315,9 @@ func tryDial(t testing.TB, url string, header http.Header, change ...func(*line)
 
 // close ends the connection without a word to the gateway.
 func (c *client) close() {
-	_ = c.ws.CloseNow() // it may be closed
+	_ = c.line.Close() // it may be closed
 	c.line.resume()
+	_ = c.ws.CloseNow() // the socket is
 	<-c.done
 }
 
@@ -364,11 +382,16 @@ func (c *client) until(within time.Duration, f func() bool) bool {
 // sendText sends what need not be a message.
 func (c *client) sendText(text string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := c.ws.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
+	if err := c.try(text); err != nil {
 		c.t.Fatalf("send %.200s: %v", text, err)
 	}
+}
+
+// try sends what the connection may be too broken for.
+func (c *client) try(text string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return c.ws.Write(ctx, websocket.MessageText, []byte(text))
 }
 
 // send sends a message with the ids that every message has, unless it has its own.
@@ -468,11 +491,25 @@ func (c *client) fence() {
 	c.expect(frame{"type": "leave", "domain": "global", "destination": "metrics"}, frame{"type": "success", "domain": "metrics"})
 }
 
+// machine is that of the welcome.
+func (c *client) machine() string {
+	return c.nth(c.at(frame{"type": "welcome"})).object("resolved_identity").str("machine")
+}
+
 // received is how many frames came so far.
 func (c *client) received() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.got)
+}
+
+// silent checks that nothing was answered to what was sent.
+func (c *client) silent(requests ...string) {
+	c.t.Helper()
+	c.fence()
+	for _, r := range requests {
+		c.none(frame{"request_id": r})
+	}
 }
 
 // none checks that no frame with a pattern came.
@@ -521,7 +558,8 @@ func (c *client) fatal(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, a := range c.got {
-		if len(c.got)-i <= 25 {
+		usual := a.is("welcome") || a.frame["new_peer_id"] == "p-weft" || a.frame["server_id"] == "p-weft" || a.is("context-added") && a.frame["creator_id"] == nil
+		if len(c.got)-i <= 25 && !usual {
 			c.t.Logf("%3d %.230s", i, a.text)
 		}
 	}
@@ -564,7 +602,7 @@ func identity(application string) frame {
 }
 
 // app is a client that has said hello and joined domains.
-func app(t testing.TB, g *gateway.Gateway, application string, domains ...string) *client {
+func app(t tester, g *gateway.Gateway, application string, domains ...string) *client {
 	t.Helper()
 	c := dial(t, g)
 	c.hello(identity(application))
@@ -580,7 +618,7 @@ func (c *client) join(domain string) {
 }
 
 // poll waits until f is true.
-func poll(t testing.TB, what string, f func() bool) {
+func poll(t tester, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -601,12 +639,17 @@ func has(got, want any) bool {
 	case map[string]any:
 		object, ok := got.(map[string]any)
 		for name, v := range want {
-			g, there := object[name]
-			if !ok || v != anything && !has(g, v) || v == anything && (!there || g == nil) {
+			if !ok || !has(object[name], v) {
 				return false
 			}
 		}
 		return ok
+	case []frame:
+		all := make([]any, len(want))
+		for i, f := range want {
+			all[i] = f
+		}
+		return has(got, all)
 	case []any:
 		list, ok := got.([]any)
 		if !ok || len(list) != len(want) {
@@ -620,6 +663,8 @@ func has(got, want any) bool {
 		return true
 	case func(any) bool:
 		return want(got)
+	case wildcard:
+		return got != nil
 	case int:
 		return got == float64(want)
 	case int64:
@@ -632,6 +677,14 @@ func has(got, want any) bool {
 const anything = wildcard("anything")
 
 type wildcard string
+
+// beginning says whether a value is text that begins so.
+func beginning(with string) func(any) bool {
+	return func(v any) bool {
+		text, ok := v.(string)
+		return ok && strings.HasPrefix(text, with)
+	}
+}
 
 func (f frame) str(name string) string { s, _ := f[name].(string); return s }
 
@@ -698,6 +751,9 @@ func (l *line) pause() {
 func (l *line) resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if tcp, ok := l.Conn.(*net.TCPConn); ok && l.small {
+		_ = tcp.SetReadBuffer(1 << 20) // it may be closed; a small one is slow
+	}
 	if l.paused != nil {
 		close(l.paused)
 		l.paused = nil

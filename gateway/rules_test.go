@@ -7,12 +7,12 @@ import "fmt"
 // begins anew.
 type rules struct {
 	me       string
-	joined   bool                       // agm
+	joined   bool                    // agm
 	methods  map[string]map[any]bool // by peer, the ids of its methods
-	contexts map[string]string          // names by id
-	members  map[string]bool            // contexts of which the client had the object
-	streams  map[string]string          // the server of each live subscription
-	demands  map[string]bool            // subscriptions of others that were not removed
+	contexts map[string]string       // names by id
+	members  map[string]bool         // contexts of which the client had the object
+	streams  map[string]string       // the server of each live subscription
+	demands  map[string]bool         // subscriptions of others that were not removed
 	answered map[string]bool
 }
 
@@ -48,10 +48,18 @@ func (r *rules) see(f frame, sent map[string]frame) string {
 	return ""
 }
 
+// unanswered are messages to which only errors are answered.
+var unanswered = map[string]bool{
+	"yield": true, "accepted": true, "publish": true, "post": true, "drop-subscription": true, "define": true, "ping": true,
+}
+
 // answer takes the answer to a request.
 func (r *rules) answer(f frame, id string, request frame) string {
 	if r.answered[id] {
 		return "a second answer"
+	}
+	if !f.is("error") && unanswered[request.str("type")] {
+		return "an answer to what has none"
 	}
 	r.answered[id] = true
 	if f.is("subscribed") && f["domain"] == "agm" {

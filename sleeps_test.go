@@ -98,10 +98,14 @@ func sleepsOf(set *token.FileSet, files []*ast.File) (problems []string) {
 	return problems
 }
 
-// walk notes what a function does outside of bubbles.
+// walk notes what a function does outside of bubbles. What the functions in a table
+// do, a function that makes a bubble does there.
 func (s *sleeper) walk(set *token.FileSet, name string, body ast.Node) {
+	bubble := s.callsBubble(body)
 	ast.Inspect(body, func(n ast.Node) bool {
 		switch n := n.(type) {
+		case *ast.CompositeLit:
+			return !bubble
 		case *ast.CallExpr:
 			switch called := calledName(n); {
 			case called == "time.Sleep":
@@ -179,6 +183,8 @@ func TestSleepsAreNoticed(t *testing.T) {
 		"by a function as value":    {"func TestX(t *testing.T) { f := h; f() }\nfunc h() { time.Sleep(1) }", 1},
 		"in a benchmark":            {"func BenchmarkX(b *testing.B) { time.Sleep(1) }", 1},
 		"in what a bubble is given": {"func TestX(t *testing.T) { bubble(t, wrap(h)) }\nfunc h(*testing.T) { time.Sleep(1) }\nfunc wrap(f func(*testing.T)) func(*testing.T) { return f }", 0},
+		"in a table for a bubble":   {"func TestX(t *testing.T) { for _, f := range []func(){func() { time.Sleep(1) }} { bubble(t, func(*testing.T) { f() }) } }", 0},
+		"in a table":                {"func TestX(t *testing.T) { for _, f := range []func(){func() { time.Sleep(1) }} { f() } }", 1},
 		"given to something else":   {"func TestX(t *testing.T) { t.Run(\"\", func(*testing.T) { time.Sleep(1) }) }", 1},
 	} {
 		tree := fstest.MapFS{"p/x_test.go": {Data: []byte(head + c.src + "\n")}}

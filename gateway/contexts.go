@@ -72,7 +72,12 @@ type shared struct {
 type snapshotRequest struct {
 	*frame
 	after uint64
+	until time.Time // when to give up on a context that is not there yet
 }
+
+// comesWithin is how long a context may take to come to this node that another one
+// says exists.
+const comesWithin = 2 * time.Second
 
 func newContexts(p *peer) *contexts {
 	return &contexts{p: p, app: p.client.Contexts(), domain: domainGlobal, names: map[string]string{}, open: map[string]*shared{}, orphans: map[string][]func(){}}
@@ -369,8 +374,12 @@ func (c *shared) joined(f *frame, past *past) {
 	if past != nil {
 		c.past = past
 	}
-	c.snapshot = append(c.snapshot, snapshotRequest{f, c.started})
+	c.snapshot = append(c.snapshot, snapshotRequest{f, c.started, time.Now().Add(comesWithin)})
 	c.poll()
+	if len(c.snapshot) > 0 {
+		p := c.x.p
+		time.AfterFunc(comesWithin, func() { p.post(c.answerSnapshots) })
+	}
 }
 
 // isHeld says whether the peer holds the context, as far as that is needed; if not yet
@@ -407,7 +416,14 @@ func (c *shared) answerSnapshots() {
 			c.part()
 			return
 		}
+		if c.view == nil && !c.state.Denied && time.Now().Before(f.until) {
+			return // it was just made, and is on its way to this node
+		}
 		c.snapshot = c.snapshot[1:]
+		if c.view == nil && !c.state.Denied {
+			c.x.missing(f.frame, c.id)
+			continue
+		}
 		if c.state.Denied {
 			c.x.p.fail(f.frame, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to read context")
 			continue
@@ -416,7 +432,8 @@ func (c *shared) answerSnapshots() {
 			str("context_id", c.id).raw("data", valueJSON(c.view)))
 		c.has(c.view, c.state.Revision)
 		c.want, c.ready = false, true
-		c.past = c.past.differing(c.view)
+		c.answered = s.out.count() // clients take it when they read the answer, like that to an update
+		c.past.seen(c.view)
 	}
 }
 
@@ -436,6 +453,7 @@ func (x *contexts) unsubscribe(f *frame, name string) {
 		return
 	}
 	c.member, c.holding, c.ready = false, false, false
+	c.told() // answers that wait for a push that does not come any more
 	x.p.memory.forget(name)
 	owner := c.isOwner(x.p.id)
 	if c.inflight == 0 {
@@ -467,6 +485,7 @@ func (x *contexts) destroy(f *frame, name string) {
 				x.failed(f, err)
 				return
 			}
+			p.memory.forget(name)
 			x.gone(name, f.domain, uriDestroyed, textDestroyed)
 			p.success(f, f.domain)
 		})
@@ -509,7 +528,7 @@ func (x *contexts) update(f *frame, name string) {
 
 // settled is told what became of an update of the peer.
 func (c *shared) settled(f *frame, d delta, err error) {
-	if c.parting && c.want {
+	if c.member && c.parting && c.want {
 		c.answers = append(c.answers, func() { c.answer(f, d, err) })
 		return
 	}

@@ -51,8 +51,8 @@
 //     whose methods would attract calls that nobody answers.
 //   - json-errors: what is not a message is answered with an error message; the
 //     reference sends a bare text, on which clients fail.
-//   - activity: there are no activities, and joining them says so in their own domain,
-//     where clients hear it.
+//   - activity: there are no activities: joining them is a success, for clients would
+//     not start otherwise, and everything else there is refused.
 //   - stamped-identity: an identity has the node, the machine and the OS user as the
 //     node knows them, whatever the client claims.
 //   - realm: who sees whom is decided by the realm, not by a claimed login.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/coder/websocket"
+
 	"github.com/weft-fabric/weft/gateway/edge"
 	"github.com/weft-fabric/weft/gateway/platform"
 	"github.com/weft-fabric/weft/node"
@@ -188,7 +190,11 @@ func (g *Gateway) seen(id node.Identity, except *peer) bool {
 
 // forget is told that a peer leaves.
 func (g *Gateway) forget(p *peer) {
-	g.memories.lose(p.memory)
+	if p.ended || websocket.CloseStatus(context.Cause(p.s.ctx)) == websocket.StatusGoingAway { // of a page that is closed
+		g.memories.drop(p.memory)
+	} else {
+		g.memories.lose(p.memory)
+	}
 	g.mu.Lock()
 	delete(g.peers, p.id)
 	g.mu.Unlock()

@@ -146,13 +146,6 @@ func TestJoinAndLeave(t *testing.T) {
 	c.expect(joining("global"), frame{"type": "error", "domain": "global", "reason_uri": "global.errors.unhandled_message"})
 }
 
-func TestJoiningMetricsNeedsAnIdentity(t *testing.T) {
-	c := app(t, one(t), "blotter")
-	m := joining("metrics")
-	m["options"] = frame{"system": "s", "service": "s"}
-	c.expect(m, frame{"type": "error", "domain": "metrics", "reason_uri": "metrics.errors.bad_identity"})
-}
-
 func TestUnknownPeer(t *testing.T) {
 	c := app(t, one(t), "blotter")
 	for _, peer := range []any{"nobody", nil, 7} {

@@ -177,3 +177,38 @@ func TestBadPermissions(t *testing.T) {
 		c.expect(with(unique("ctx"), "retained", frame{name: "$a = "}), frame{"type": "error", "domain": "global", "reason": anything})
 	}
 }
+
+// TestSubscribingToWhatEnds: whoever subscribes to a context at the moment of its end
+// gets it, and hears of the end then, or hears that there is none.
+func TestSubscribingToWhatEnds(t *testing.T) {
+	const rounds = 30
+	for name, end := range map[string]func(c *client, id string){
+		"destroyed":        func(c *client, id string) { c.expect(about("destroy-context", id), done("global")) },
+		"owner gone":       func(c *client, _ string) { c.close() },
+		"last member gone": func(c *client, id string) { c.expect(about("unsubscribe-context", id), done("global")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			everywhere(t, func(t *testing.T, a, b *gateway.Gateway) {
+				lifetime := map[string]string{"destroyed": "retained", "owner gone": "ownership", "last member gone": "ref-counted"}[name]
+				d := app(t, b, "reader")
+				for range rounds {
+					c := app(t, a, "creator")
+					name := unique("ctx")
+					id := c.createWith(name, lifetime, nil)
+					d.announced(name)
+					asked := make(chan string, 1)
+					go func() { asked <- d.send(about("subscribe-context", id)) }()
+					end(c, id)
+					got := d.answer(<-asked)
+					if !got.is("subscribed-context") && !has(map[string]any(got), frame{"type": "error", "reason": "Unable to find context with id " + id}) {
+						t.Errorf("got %v", got)
+					}
+					if lifetime != "ref-counted" || got.is("error") { // else it may live on with its new member
+						d.at(frame{"type": "context-destroyed", "context_id": id})
+					}
+					c.close()
+				}
+			})
+		})
+	}
+}

@@ -153,7 +153,7 @@ func TestTooManyMethods(t *testing.T) {
 	if most := wire.MaxDefinitions / (wire.MaxDefinition - 200); n < most-2 || n > most {
 		t.Errorf("%d large definitions, want about %d", n, most)
 	}
-	for _, bad := range []string{`{"id":"0"}`, `{"name":"x"}`, `{"id":"0","name":""}`, `{"id":"0","name":7}`, `7`, `[]`, `null`} {
+	for _, bad := range []string{`{"id":null,"name":"x"}`, `{"id":{},"name":"x"}`, `{"id":[],"name":"x"}`, `{"id":true,"name":"x"}`, `{"id":"0"}`, `{"name":"x"}`, `{"id":"0","name":""}`, `{"id":"0","name":7}`, `7`, `[]`, `null`} {
 		got := d.ask(registering(nil, nil)) // two that are null
 		if !got.is("error") {
 			t.Errorf("null: %v", got)

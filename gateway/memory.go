@@ -17,6 +17,7 @@ const (
 	// announceWithin is how soon after it has subscribed again a returned client
 	// repeats what it knew; later it means what it says.
 	announceWithin = 5 * time.Second
+	announceSoon   = time.Second
 	// pastWithin is how long the value of the past may take to be found.
 	pastWithin = 2 * time.Second
 	// maxMemories is how many clients are remembered that were lost.
@@ -41,7 +42,7 @@ type memory struct {
 type past struct {
 	revision uint64
 	value    *kv.Value
-	since    time.Time // when the client was told what has become of it
+	until    time.Time // when the time is over for the client to repeat it
 }
 
 // memories are those of all clients of a gateway.
@@ -116,6 +117,13 @@ func (b *memories) lose(m *memory) {
 	}
 	if len(b.lost) < maxMemories {
 		b.lost[m.key] = lostMemory{m, time.Now()}
+	}
+}
+
+// drop forgets a client that has ended.
+func (b *memories) drop(m *memory) {
+	if m.key != "" {
+		b.journal.drop(m.key)
 	}
 }
 
@@ -198,22 +206,24 @@ func (p *past) resolve(x *contexts, name string, done func()) {
 	}()
 }
 
-// differing is the past if something of it has changed by now: a client only
-// repeats what has.
-func (p *past) differing(now *kv.Value) *past {
+// seen says that the client was told what is there now. A client only repeats what
+// has changed, so that the time for it is short if nothing has; it is not over, for
+// the change may be on its way to this node.
+func (p *past) seen(now *kv.Value) {
 	if p == nil {
-		return nil
+		return
 	}
-	p.since = time.Now()
+	p.until = time.Now().Add(announceSoon)
 	if p.value == nil {
-		return p
+		p.until = time.Now().Add(announceWithin)
+		return
 	}
 	for _, m := range p.value.Members() {
 		if !now.At([]string{m.Name}).Equal(m.Value) {
-			return p
+			p.until = time.Now().Add(announceWithin)
+			return
 		}
 	}
-	return nil
 }
 
 // repeats says whether an update only repeats what the client had before its
@@ -225,7 +235,7 @@ func (c *shared) repeats(d delta) bool {
 		return false
 	}
 	c.past = nil
-	if time.Since(p.since) > announceWithin || d.reset != nil || len(d.commands) == 0 {
+	if time.Now().After(p.until) || d.reset != nil || len(d.commands) == 0 {
 		return false
 	}
 	changed := false

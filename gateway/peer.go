@@ -32,6 +32,8 @@ type peer struct {
 	// syncing says that a sync with the directory is on its way; any goroutine.
 	syncing atomic.Bool
 	memory  *memory
+	// ended says that the app has said good-bye: what comes from it later is no return.
+	ended bool
 
 	interop  *interop
 	contexts *contexts
@@ -135,10 +137,7 @@ func (p *peer) join(f *frame) {
 	domain := plain(string(f.raw("destination")))
 	restrictions := f.text("restrictions")
 	switch domain {
-	case domainAGM, domainBus, domainContext, domainMetrics:
-	case domainActivity:
-		p.fail(f, domainActivity, domainActivity+"."+uriFailure, "this gateway has no activities")
-		return
+	case domainAGM, domainBus, domainContext, domainMetrics, domainActivity:
 	case domainGlobal:
 		p.unhandled(f)
 		return
@@ -176,6 +175,7 @@ func (p *peer) leaveDomain(f *frame) {
 	}
 	if _, member := p.joined[domain]; member {
 		delete(p.joined, domain)
+		p.ended = true
 		switch domain {
 		case domainAGM:
 			p.interop.leave()

@@ -137,7 +137,13 @@ func (p *Platform) switchChannel(ctx context.Context, c Caller, a announcement) 
 		}
 		return p.orderTo(ctx, peer, to)
 	}
-	return p.move(ctx, c, a.SwID, order, func([]string) []string { return to })
+	result, err := p.move(ctx, c, a.SwID, order, func([]string) []string { return to })
+	if _, here := p.host.PeerOf(a.SwID); wire.CodeOf(err) == wire.BadName && (here || a.SwID == "") {
+		// The channel has just been removed. The old client does not wait for the
+		// answer, and would end its app with an error that nobody handles.
+		return struct{}{}, nil
+	}
+	return result, err
 }
 
 // leaveChannel takes a session off channels, or off all of them.

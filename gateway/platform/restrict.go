@@ -127,10 +127,10 @@ func (p *Platform) setLimits(ctx context.Context, c Caller, a announcement, chan
 	if err != nil {
 		return nil, err
 	}
+	p.tellRestrictions(ctx, s) // before what was held back comes: the client would not pass it on
 	for _, f := range told {
 		f(s.peer)
 	}
-	p.tellRestrictions(ctx, s)
 	return struct{}{}, nil
 }
 

@@ -56,22 +56,22 @@ func TestRestrictions(t *testing.T) {
 		run(t, h, p, []step{{me, `{"command":"getRestrictions","data":{},"swId":"i-a"}`, `{"channels":[]}`, nil}})
 
 		run(t, h, p, []step{{me, `{"command":"restrict","swId":"i-a","data":{"name":"Red","write":false}}`, `{}`, []string{
-			"told p-a: Red r-, Blue rw", told(`{"name":"Red","read":true,"write":false}`),
+			told(`{"name":"Red","read":true,"write":false}`), "told p-a: Red r-, Blue rw",
 		}}})
 		is("Red r-, Blue rw, New rw")
 		run(t, h, p, []step{{me, `{"command":"restrict","swId":"i-a","data":{"name":"Red","read":false}}`, `{}`, []string{
-			"told p-a: Red --, Blue rw", told(`{"name":"Red","read":false,"write":false}`),
+			told(`{"name":"Red","read":false,"write":false}`), "told p-a: Red --, Blue rw",
 		}}})
 		is("Red --, Blue rw, New rw")
 		run(t, h, p, []step{{other, `{"command":"restrictAll","swId":"i-a","data":{"read":false}}`, `{}`, []string{
-			"told p-a: Red --, Blue -w",
 			told(`{"name":"Blue","read":false,"write":true},{"name":"Green","read":false,"write":true},{"name":"Red","read":false,"write":false}`),
+			"told p-a: Red --, Blue -w",
 		}}})
 		is("Red --, Blue -w, New -w")
 		run(t, h, p, []step{
 			{me, `{"command":"restrict","data":{"name":"New","read":true}}`, `{}`, []string{
-				"told p-a: Red --, Blue -w",
 				told(`{"name":"Blue","read":false,"write":true},{"name":"Green","read":false,"write":true},{"name":"New","read":true,"write":true},{"name":"Red","read":false,"write":false}`),
+				"told p-a: Red --, Blue -w",
 			}},
 			{other, `{"command":"getRestrictions","swId":"i-a"}`, `{"channels":[{"name":"Blue","read":false,"write":true},{"name":"Green","read":false,"write":true},{"name":"New","read":true,"write":true},{"name":"Red","read":false,"write":false}]}`, nil},
 			{me, `{"swId":"i-a","instance":"i-a"}`, `{"restrictions":{"channels":[{"name":"Blue","read":false,"write":true},{"name":"Green","read":false,"write":true},{"name":"New","read":true,"write":true},{"name":"Red","read":false,"write":false}]}}`, nil},
@@ -80,8 +80,8 @@ func TestRestrictions(t *testing.T) {
 		is("Red --, Blue -w, New rw")
 		// Clients let go what they hold back only of channels that are in the list.
 		run(t, h, p, []step{{me, `{"command":"restrictAll","data":{"read":true,"write":true}}`, `{}`, []string{
-			"told p-a: Red rw, Blue rw",
 			told(`{"name":"Blue","read":true,"write":true},{"name":"Green","read":true,"write":true},{"name":"New","read":true,"write":true},{"name":"Red","read":true,"write":true}`),
+			"told p-a: Red rw, Blue rw",
 		}}})
 		is("Red rw, Blue rw, New rw")
 		if got := allowed(p, other, "Red"); got != "Red rw" {

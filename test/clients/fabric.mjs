@@ -12,11 +12,14 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 /** add is a command for weft serve --exec: {"a":1,"b":2} gives {"sum":3}. */
 export const add = String.raw`sed 's/.*"a":\([0-9]*\).*"b":\([0-9]*\).*/\1 \2/' | { read a b; echo "{\"sum\":$((a + b))}"; }`;
 
-const programs = mkdtempSync(join(tmpdir(), "weft-programs-"));
-process.on("exit", () => rmSync(programs, { recursive: true, force: true }));
+let programs; // the directory of what this process has built
 
 /** build builds a program of this repository, once. */
 export function build(path) {
+  if (!programs) {
+    programs = mkdtempSync(join(tmpdir(), "weft-programs-"));
+    process.on("exit", () => rmSync(programs, { recursive: true, force: true }));
+  }
   const program = join(programs, basename(path));
   if (!existsSync(program)) execFileSync("go", ["build", "-o", program, path], { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
   return program;

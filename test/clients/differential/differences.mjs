@@ -82,9 +82,6 @@ export const differences = [
       if (side !== "reference" || !domains) return item;
       return replaced(item, { available_domains: domains.filter((d) => d.uri !== "activity") });
     },
-    places: [
-      place("join/activity", "a join", "a", [{ type: "success" }], [{ type: "error", reason_uri: "activity.errors.failure" }]),
-    ],
   },
   {
     id: "channels-exist",
@@ -527,7 +524,7 @@ export const differences = [
     reference: "a context that ends with an unsubscribe ends with global.peer-left",
     weft: "others hear context.peer-left, or global.destroyed of an owner that goes on",
     places: [
-      ...["writer", "member", "outsider", "late"].map((c) =>
+      ...["member", "outsider", "late"].map((c) =>
         place("context/ownership", "writer unsubscribe-context", c, [{ type: "context-destroyed", reason_uri: "global.peer-left" }], [{ type: "context-destroyed", reason_uri: "global.destroyed" }])),
       ...["writer", "outsider"].map((c) =>
         place("context/ref-counted", "member unsubscribe-context", c, [{ type: "context-destroyed", reason_uri: "global.peer-left" }], [{ type: "context-destroyed", reason_uri: "context.peer-left" }])),

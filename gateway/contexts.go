@@ -43,11 +43,14 @@ type shared struct {
 	ready    bool        // the client has an object
 	// held is the object that the client has, view the one that it should have.
 	held, view *kv.Value
-	state      node.ContextState // whose object is view
-	sent       uint64            // of held
-	updater    subjects.App
-	writes     []kv.Edit // what leads from base to view
-	base       *kv.Value
+	// doubts are the places in held at which the client's library can have made
+	// something else, until the next push says what is there.
+	doubts  [][]string
+	state   node.ContextState // whose object is view
+	sent    uint64            // of held
+	updater subjects.App
+	writes  []kv.Edit // what leads from base to view
+	base    *kv.Value
 	// want says that held and view may differ, and that somebody else is why; foreign
 	// that somebody else has written since the peer had no update in flight.
 	want, foreign bool
@@ -165,9 +168,23 @@ func (x *contexts) gone(name, domain, uri, reason string) {
 
 // drop forgets a context that the peer had open.
 func (x *contexts) drop(name string) {
-	if c := x.open[name]; c != nil {
-		delete(x.open, name)
-		c.watch.Close()
+	c := x.open[name]
+	if c == nil {
+		return
+	}
+	delete(x.open, name)
+	c.watch.Close()
+	c.member = false
+	c.told() // answers that wait for a push that does not come any more
+	c.unanswered()
+}
+
+// unanswered tells those who wait for the state that it does not come any more.
+func (c *shared) unanswered() {
+	waiting := c.snapshot
+	c.snapshot = nil
+	for _, f := range waiting {
+		c.x.missing(f.frame, c.id)
 	}
 }
 
@@ -375,6 +392,10 @@ func (c *shared) joined(f *frame, past *past) {
 		c.past = past
 	}
 	c.snapshot = append(c.snapshot, snapshotRequest{f, c.started, time.Now().Add(comesWithin)})
+	if c.x.open[c.name] != c { // its end came first
+		c.unanswered()
+		return
+	}
 	c.poll()
 	if len(c.snapshot) > 0 {
 		p := c.x.p
@@ -439,7 +460,7 @@ func (c *shared) answerSnapshots() {
 
 // has notes what the client has.
 func (c *shared) has(v *kv.Value, revision uint64) {
-	c.held, c.sent = v, revision
+	c.held, c.sent, c.doubts = v, revision, nil
 	if c.member {
 		c.x.p.memory.note(c.name, v, revision)
 	}
@@ -453,7 +474,8 @@ func (x *contexts) unsubscribe(f *frame, name string) {
 		return
 	}
 	c.member, c.holding, c.ready = false, false, false
-	c.told() // answers that wait for a push that does not come any more
+	c.told()
+	c.unanswered()
 	x.p.memory.forget(name)
 	owner := c.isOwner(x.p.id)
 	if c.inflight == 0 {
@@ -559,7 +581,8 @@ func (c *shared) answer(f *frame, d delta, err error) {
 	}
 	// What the client has sent and was not answered for yet is in the view and not
 	// in its object; that is no reason to push as long as nobody else writes.
-	if c.held != c.view && (c.inflight == 0 || c.foreign) {
+	held := c.certain()
+	if held != c.view && (c.inflight == 0 || c.foreign) {
 		c.want = true
 	}
 	c.foreign = c.foreign && c.inflight > 0
@@ -574,20 +597,37 @@ func (c *shared) applied(d delta) {
 		return
 	}
 	unsure, all := d.unsure(c.held)
+	doubts := append(c.doubts, unsure...)
+	if d.reset != nil {
+		doubts = nil
+	}
 	edits, err := d.edits(c.held)
-	if err != nil || all {
-		c.held = nil // nobody knows: it gets everything
-		return
+	now := c.held
+	if err == nil {
+		now, err = c.held.Edited(edits)
 	}
-	for _, path := range unsure {
-		edits = append(edits, kv.Edit{Path: path})
-	}
-	now, err := c.held.Edited(edits)
-	if err != nil {
-		c.held = nil
+	if err != nil || all || d.touches(c.doubts) {
+		c.held, c.doubts = nil, nil // nobody knows: it gets everything
 		return
 	}
 	c.has(now, c.sent)
+	c.doubts = doubts
+}
+
+// certain is held without what is in doubt.
+func (c *shared) certain() *kv.Value {
+	if c.held == nil || len(c.doubts) == 0 {
+		return c.held
+	}
+	var edits []kv.Edit
+	for _, path := range c.doubts {
+		edits = append(edits, kv.Edit{Path: path})
+	}
+	v, err := c.held.Edited(edits)
+	if err != nil {
+		return nil
+	}
+	return v
 }
 
 // poll takes what the watch has and tells the client.
@@ -639,8 +679,7 @@ func (c *shared) take(e node.ContextEvent) {
 	case node.ContextOffline, node.ContextOnline:
 		return
 	case node.ContextDestroyed:
-		c.view, c.known = nil, true
-		c.x.p.post(func() { c.x.gone(c.name, c.x.domain, uriDestroyed, textDestroyed) })
+		c.view, c.known = nil, true // the names say why
 		return
 	}
 	if c.want {
@@ -665,7 +704,8 @@ func (c *shared) flush() {
 	if !c.want || !c.member || !c.ready || c.view == nil || len(c.snapshot) > 0 {
 		return
 	}
-	if c.held == c.view {
+	held := c.certain()
+	if held == c.view {
 		c.told()
 		return
 	}
@@ -678,12 +718,12 @@ func (c *shared) flush() {
 		return
 	}
 	writes := c.writes
-	if c.base != c.held {
+	if c.base != held {
 		writes = nil
 	}
-	if c.held == nil || len(kv.Diff(c.held, c.view)) > 0 {
+	if held == nil || len(kv.Diff(held, c.view)) > 0 {
 		m := begin(c.x.domain, "context-updated").str("peer_id", string(c.x.p.id)).str("updater_id", string(c.updater)).str("context_id", c.id)
-		s.send(m.raw("delta", deltaJSON(c.held, c.view, writes)))
+		s.send(m.raw("delta", deltaJSON(held, c.view, writes)))
 	}
 	c.has(c.view, c.state.Revision)
 	c.told()

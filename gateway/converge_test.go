@@ -71,7 +71,7 @@ func follower(t *testing.T, g *gateway.Gateway, r *rand.Rand, ids []string) *cli
 	})
 	c.hello(identity("follower"))
 	for _, id := range ids {
-		c.find(0, patience, frame{"type": "context-added", "context_id": id})
+		c.find(0, frame{"type": "context-added", "context_id": id})
 		c.mirror(id)
 		c.open(id)
 	}
@@ -132,7 +132,7 @@ func disagreement(t *testing.T, clients []*client, id string) string {
 	want := ""
 	for i, c := range clients {
 		late := app(t, c.g, "late")
-		late.find(0, patience, frame{"type": "context-added", "context_id": id})
+		late.find(0, frame{"type": "context-added", "context_id": id})
 		got := jsonOf(late.open(id))
 		late.close()
 		if want == "" {

@@ -26,6 +26,9 @@ func readDefinition(object []byte) (m node.Method, err error) {
 	for _, f := range members {
 		switch f.Name {
 		case "id":
+			if first := f.Value[0]; first != '"' && first != '-' && (first < '0' || first > '9') {
+				return m, wire.Errorf(wire.BadPayload, "the id of a method is a text or a number")
+			}
 			m.ID = string(compactJSON(f.Value))
 		case "flags":
 			if extra, err = readFlags(&m, f.Value, extra); err != nil {

@@ -257,6 +257,20 @@ func (d delta) unsure(held *kv.Value) (paths [][]string, all bool) {
 	return paths, false
 }
 
+// touches says whether a delta reads or writes at one of the places, above or below.
+func (d delta) touches(places [][]string) bool {
+	at := func(path ...string) bool {
+		return slices.ContainsFunc(places, func(place []string) bool {
+			n := min(len(place), len(path))
+			return slices.Equal(place[:n], path[:n])
+		})
+	}
+	return slices.ContainsFunc(d.commands, func(c command) bool { return at(c.path...) }) ||
+		slices.ContainsFunc(d.added, func(m kv.Member) bool { return at(m.Name) }) ||
+		slices.ContainsFunc(d.updated, func(m kv.Member) bool { return at(m.Name) }) ||
+		slices.ContainsFunc(d.removed, func(name string) bool { return at(name) })
+}
+
 // scalarOn says whether a path runs through a text or a number.
 func scalarOn(v *kv.Value, path []string) bool {
 	for i := 1; i < len(path); i++ {

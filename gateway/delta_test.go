@@ -69,6 +69,7 @@ func applied(object, delta string) string {
 // TestPushes: whatever a client has and whatever it should have, a library makes the one
 // of the other with what is pushed.
 func TestPushes(t *testing.T) {
+	checks(t, 300)
 	rapid.Check(t, func(t *rapid.T) {
 		held := jsonOf(nastyObject(3).Draw(t, "held"))
 		view := jsonOf(nastyObject(3).Draw(t, "view"))
@@ -91,6 +92,7 @@ func TestPushes(t *testing.T) {
 
 // TestPushesOfWrites is TestPushes where it is known what was written.
 func TestPushesOfWrites(t *testing.T) {
+	checks(t, 300)
 	rapid.Check(t, func(t *rapid.T) {
 		held := jsonOf(nastyObject(3).Draw(t, "held"))
 		said := jsonOf(nastyDelta().Draw(t, "delta"))
@@ -108,17 +110,22 @@ func TestPushesOfWrites(t *testing.T) {
 	})
 }
 
-// TestPushesAfterOwnUpdates: what a client gets after an update of its own puts right
-// what its library did with that.
+// TestPushesAfterOwnUpdates: what a client gets after updates of its own puts right
+// what its library did with them.
 func TestPushesAfterOwnUpdates(t *testing.T) {
+	checks(t, 300)
 	rapid.Check(t, func(t *rapid.T) {
 		held := jsonOf(nastyObject(3).Draw(t, "held"))
-		said := jsonOf(nastyDelta().Draw(t, "delta"))
-		view, _, err := gateway.Updated(held, said)
-		if err != nil {
-			return // refused, so that the library does nothing
+		var said []string
+		view, has := held, held
+		for range rapid.IntRange(1, 3).Draw(t, "updates") {
+			delta := jsonOf(nastyDelta().Draw(t, "delta"))
+			updated, _, err := gateway.Updated(view, delta)
+			if err != nil {
+				continue // refused, so that the library does nothing
+			}
+			view, has, said = updated, applied(has, delta), append(said, delta)
 		}
-		has := applied(held, said)
 		followed, err := gateway.Followed(held, said)
 		if err != nil {
 			t.Fatal(err)

@@ -92,7 +92,7 @@ func jsonErrors(t *testing.T, a, _ *gateway.Gateway) {
 	} {
 		from := c.received()
 		c.sendText(text)
-		at, ok := c.find(from, patience, frame{"type": "error", "domain": "global", "reason_uri": "global.errors.failure", "reason": anything})
+		at, ok := c.find(from, frame{"type": "error", "domain": "global", "reason_uri": "global.errors.failure", "reason": anything})
 		if !ok {
 			c.fatal("no error for %q", text)
 		}

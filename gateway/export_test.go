@@ -39,23 +39,26 @@ func Push(held, view string, writes []kv.Edit) (string, error) {
 	return string(deltaJSON(h, v, writes)), nil
 }
 
-// Followed is what the gateway takes for the object of a client after an update of the
+// Followed is what the gateway is certain that a client has after updates of the
 // client, "" if it does not know.
-func Followed(held, delta string) (string, error) {
+func Followed(held string, deltas []string) (string, error) {
 	h, err := readObject([]byte(held))
 	if err != nil {
 		return "", err
 	}
-	d, err := readDelta([]byte(delta))
-	if err != nil {
-		return "", err
-	}
 	c := &shared{held: h}
-	c.applied(d)
-	if c.held == nil {
+	for _, delta := range deltas {
+		d, err := readDelta([]byte(delta))
+		if err != nil {
+			return "", err
+		}
+		c.applied(d)
+	}
+	v := c.certain()
+	if v == nil {
 		return "", nil
 	}
-	return string(valueJSON(c.held)), nil
+	return string(valueJSON(v)), nil
 }
 
 // Parse reads a frame and returns what a session asks of it first.

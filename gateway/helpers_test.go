@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -43,7 +44,8 @@ type tester interface {
 const patience = 15 * time.Second
 
 func TestMain(m *testing.M) {
-	ats.Register() // the server's clock goroutine is one per process and ends with it
+	_ = flag.Set("rapid.nofailfile", "true") // a run depends on what the gateway does meanwhile
+	ats.Register()                           // the server's clock goroutine is one per process and ends with it
 	code := m.Run()
 	common.stop()
 	if code == 0 {
@@ -187,6 +189,9 @@ type shared struct {
 	dir  string
 	a, b *gateway.Gateway
 	err  error
+	// muted gets how a connection to a ended that never said hello, since since.
+	since time.Time
+	muted chan error
 }
 
 func (s *shared) start() {
@@ -210,6 +215,16 @@ func (s *shared) start() {
 			return
 		}
 	}
+	mute, _, err := websocket.Dial(ctx, s.a.URLs()[0], nil)
+	if err != nil {
+		s.err = err
+		return
+	}
+	s.since, s.muted = time.Now(), make(chan error, 1)
+	go func() { // ends with the connection
+		_, _, err := mute.Read(ctx)
+		s.muted <- err
+	}()
 }
 
 func (s *shared) stop() {
@@ -241,6 +256,19 @@ func everywhere(t *testing.T, f func(t *testing.T, a, b *gateway.Gateway)) {
 	a, b := two(t)
 	t.Run("one node", func(t *testing.T) { f(t, a, a) })
 	t.Run("two nodes", func(t *testing.T) { f(t, a, b) })
+}
+
+// checks is how many runs of package rapid a test has, unless the command line says.
+func checks(t *testing.T, n int) {
+	t.Helper()
+	f := flag.Lookup("rapid.checks")
+	if f.Value.String() != f.DefValue {
+		return
+	}
+	if err := f.Value.Set(strconv.Itoa(n)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Value.Set(f.DefValue) }) // it was that
 }
 
 // unique is a name that no other test uses.
@@ -397,6 +425,14 @@ func (c *client) try(text string) error {
 // send sends a message with the ids that every message has, unless it has its own.
 func (c *client) send(m frame) (request string) {
 	c.t.Helper()
+	request, text := c.stamp(m)
+	c.sendText(text)
+	return request
+}
+
+// stamp gives a message its ids, and makes text of it.
+func (c *client) stamp(m frame) (request, text string) {
+	c.t.Helper()
 	c.mu.Lock()
 	if _, own := m["peer_id"]; !own && c.me != "" {
 		m["peer_id"] = c.me
@@ -407,12 +443,11 @@ func (c *client) send(m frame) (request string) {
 	request = fmt.Sprint(m["request_id"])
 	c.sent[request] = m
 	c.mu.Unlock()
-	text, err := json.Marshal(m)
+	b, err := json.Marshal(m)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.sendText(string(text))
-	return request
+	return request, string(b)
 }
 
 // ask sends a request and waits for its answer.
@@ -424,7 +459,7 @@ func (c *client) ask(m frame) frame {
 // answer is the answer to a request.
 func (c *client) answer(request string) frame {
 	c.t.Helper()
-	a, ok := c.find(0, patience, frame{"request_id": request})
+	a, ok := c.find(0, frame{"request_id": request})
 	if !ok {
 		c.fatal("no answer to %s", request)
 	}
@@ -439,8 +474,8 @@ func (c *client) nth(at int) frame {
 }
 
 // find waits for the first frame from position from on that has a pattern in it.
-func (c *client) find(from int, within time.Duration, pattern frame) (at int, ok bool) {
-	ok = c.until(within, func() bool {
+func (c *client) find(from int, pattern frame) (at int, ok bool) {
+	ok = c.until(patience, func() bool {
 		for ; from < len(c.got); from++ {
 			if has(map[string]any(c.got[from].frame), pattern) {
 				at = from
@@ -452,11 +487,19 @@ func (c *client) find(from int, within time.Duration, pattern frame) (at int, ok
 	return at, ok
 }
 
+// seen is the position of the first frame that came so far and has a pattern in it.
+func (c *client) seen(pattern frame) (at int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at = slices.IndexFunc(c.got, func(a arrival) bool { return has(map[string]any(a.frame), pattern) })
+	return at, at >= 0
+}
+
 // await waits for a frame that has a pattern in it, behind the last one that was
 // awaited.
 func (c *client) await(pattern frame) frame {
 	c.t.Helper()
-	at, ok := c.find(c.next, patience, pattern)
+	at, ok := c.find(c.next, pattern)
 	if !ok {
 		c.fatal("no frame with %v", pattern)
 	}
@@ -467,7 +510,7 @@ func (c *client) await(pattern frame) frame {
 // at is the position of the first frame that has a pattern in it.
 func (c *client) at(pattern frame) int {
 	c.t.Helper()
-	at, ok := c.find(0, patience, pattern)
+	at, ok := c.find(0, pattern)
 	if !ok {
 		c.fatal("no frame with %v", pattern)
 	}

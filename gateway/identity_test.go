@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -22,9 +23,7 @@ func TestClaims(t *testing.T) {
 		c := dial(t, a)
 		claims["instance"] = unique("instance")
 		want := decoded(claims)
-		for name, v := range map[string]any{"user": "ada", "login": "ada", "machine": "machine-a", "node": "a"} {
-			want[name] = v
-		}
+		maps.Copy(want, frame{"user": "ada", "login": "ada", "machine": "machine-a", "node": "a"})
 		resolved := c.hello(claims).object("resolved_identity")
 		c.join("agm")
 		c.join("bus")
@@ -48,7 +47,10 @@ func TestClaims(t *testing.T) {
 func TestOddClaims(t *testing.T) {
 	for _, claims := range []frame{
 		{"application": 5, "process": "x", "instance": []any{}, "windowId": nil, "region": map[string]any{}},
-		{"process": -1}, {"process": 1.5}, {"process": 0}, {"process": 1e300},
+		{"process": -1},
+		{"process": 1.5},
+		{"process": 0},
+		{"process": 1e300},
 	} {
 		c := dial(t, one(t))
 		resolved := c.hello(claims).object("resolved_identity")

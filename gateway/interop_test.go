@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"testing"
 
@@ -246,9 +247,7 @@ func TestCallFails(t *testing.T) {
 		} {
 			request := c.send(calling(server.me, "0", frame{"i": i}))
 			failure := frame{"type": "error", "domain": "agm", "request_id": server.await(frame{"type": "invoke"})["invocation_id"]}
-			for name, v := range want {
-				failure[name] = v
-			}
+			maps.Copy(failure, want)
 			server.send(failure)
 			got := c.answer(request)
 			_, hasContext := got["context"]
@@ -358,7 +357,7 @@ func TestTheServerGoes(t *testing.T) {
 				server, c := app(t, a, "pricer", "agm"), app(t, b, "blotter", "agm")
 				server.register(method("0", unique("Add")), stream("1", unique("Prices")))
 				c.knows(server, "1")
-				subscription := c.subscribe(server, "1")
+				subscription := c.subscribe(server)
 				pending := c.send(frame{"type": "subscribe", "domain": "agm", "server_id": server.me, "method_id": "1"})
 				server.await(frame{"type": "add-interest"})
 				request := c.send(calling(server.me, "0", frame{}))
@@ -387,7 +386,7 @@ func TestTheCallerGoes(t *testing.T) {
 		server, c := app(t, a, "pricer", "agm"), app(t, b, "blotter", "agm")
 		server.register(method("0", unique("Add")), stream("1", unique("Prices")))
 		c.knows(server, "1")
-		subscription := c.subscribe(server, "1")
+		subscription := c.subscribe(server)
 		c.send(calling(server.me, "0", frame{}))
 		invoke := server.await(frame{"type": "invoke"})
 		c.close()
@@ -420,6 +419,22 @@ func TestRegisteringMoreRemovesNothing(t *testing.T) {
 	})
 }
 
+// demand is what a request of another makes a server get.
+func (c *client) demand(kind string, caller *client, request string) (demand frame) {
+	c.t.Helper()
+	poll(c.t, "the server is asked", func() bool {
+		if at, ok := caller.seen(frame{"request_id": request}); ok {
+			c.t.Fatalf("answered by the gateway: %v", caller.nth(at))
+		}
+		at, ok := c.seen(frame{"type": kind, "caller_id": caller.me})
+		if ok {
+			demand = c.nth(at)
+		}
+		return ok
+	})
+	return demand
+}
+
 // TestACallRightAfterJoin: the server's node may not have heard of the caller yet.
 func TestACallRightAfterJoin(t *testing.T) {
 	everywhere(t, func(t *testing.T, a, b *gateway.Gateway) {
@@ -429,7 +444,7 @@ func TestACallRightAfterJoin(t *testing.T) {
 		for range 20 {
 			c := app(t, b, "blotter", "agm")
 			request := c.send(calling(server.me, "0", frame{}))
-			server.send(yielding(server.await(frame{"type": "invoke", "caller_id": c.me}), frame{}))
+			server.send(yielding(server.demand("invoke", c, request), frame{}))
 			c.answer(request)
 			c.close()
 		}

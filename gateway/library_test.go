@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -224,12 +225,8 @@ func update(object map[string]any, name string, v any) {
 		return
 	}
 	merged := map[string]any{}
-	for name, x := range old {
-		merged[name] = x
-	}
-	for name, x := range added {
-		merged[name] = x
-	}
+	maps.Copy(merged, old)
+	maps.Copy(merged, added)
 	object[name] = merged
 }
 

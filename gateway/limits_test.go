@@ -15,9 +15,12 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
-// deep is JSON text of so many arrays in each other.
-func deep(levels int) json.RawMessage {
-	return json.RawMessage(strings.Repeat("[", levels) + strings.Repeat("]", levels))
+// sendDeep sends a message with so many arrays in each other in the place of "@".
+func (c *client) sendDeep(m frame, levels int) (request string) {
+	c.t.Helper()
+	request, text := c.stamp(m)
+	c.sendText(strings.Replace(text, `"@"`, strings.Repeat("[", levels)+strings.Repeat("]", levels), 1))
+	return request
 }
 
 // stillGood checks that a gateway serves others.
@@ -46,7 +49,7 @@ func TestLargePayloads(t *testing.T) {
 	server, c := app(t, a, "pricer", "agm", "bus"), app(t, b, "blotter", "agm", "bus")
 	server.register(method("0", unique("Add")), stream("1", unique("Prices")))
 	c.knows(server, "1")
-	subscription := c.subscribe(server, "1")
+	subscription := c.subscribe(server)
 	large := strings.Repeat("x", 5<<18)     // more than a context may have
 	huge := strings.Repeat("x", 8<<20-1000) // with an envelope it is still a frame, but no message of the fabric
 	request := c.send(calling(server.me, "0", frame{"large": large}))
@@ -78,29 +81,28 @@ func TestDeepJSON(t *testing.T) {
 		c := app(t, one(t), "blotter", "agm", "bus")
 		c.register(method("0", unique("Add")), stream("1", unique("Prices")))
 		id := c.create(unique("ctx"), frame{"a": 1})
-		subscription := c.subscribe(c, "1")
+		subscription := c.subscribe(c)
 		listens := c.listen(subscribingTo("deep"))
-		bad := deep(levels)
 		for _, m := range []frame{
-			calling(c.me, "0", frame{"x": bad}),
-			creating(unique("ctx"), frame{"x": bad}),
-			updating(id, commands(set("x", bad))),
-			updating(id, frame{"reset": frame{"x": bad}}),
-			registering(frame{"id": "9", "name": "Deep", "x": bad}),
-			{"type": "create-context", "domain": "global", "name": bad},
-			{"type": "join", "domain": "global", "destination": bad},
-			{"type": bad, "domain": "global"},
+			calling(c.me, "0", frame{"x": "@"}),
+			creating(unique("ctx"), frame{"x": "@"}),
+			updating(id, commands(set("x", "@"))),
+			updating(id, frame{"reset": frame{"x": "@"}}),
+			registering(frame{"id": "9", "name": "Deep", "x": "@"}),
+			{"type": "create-context", "domain": "global", "name": "@"},
+			{"type": "join", "domain": "global", "destination": "@"},
+			{"type": "@", "domain": "global"},
 		} {
 			from := c.received()
-			request := c.send(m)
-			if at, ok := c.find(from, patience, frame{"type": "error"}); !ok {
+			request := c.sendDeep(m, levels)
+			if at, ok := c.find(from, frame{"type": "error"}); !ok {
 				c.fatal("%v was not refused", m["type"])
 			} else if got := c.nth(at)["request_id"]; got != request && got != nil {
 				t.Errorf("the error is for %v, not %v", got, request)
 			}
 		}
-		c.send(publishing("0", frame{"x": bad}))
-		c.send(publishingTo("deep", frame{"x": bad}))
+		c.sendDeep(publishing("0", frame{"x": "@"}), levels)
+		c.sendDeep(publishingTo("deep", frame{"x": "@"}), levels)
 		c.send(publishing("0", frame{"x": 1}))
 		c.send(publishingTo("deep", frame{"x": 1}))
 		c.await(event(subscription, frame{"x": 1}))
@@ -278,7 +280,7 @@ func TestNothingIsLeft(t *testing.T) {
 		c.knows(server, "1")
 		c.open(ids)
 		c.listen(subscribingTo("x.>"))
-		c.subscribe(server, "1")
+		c.subscribe(server)
 		c.send(calling(server.me, "0", frame{}))
 		c.send(subscribing(server, "1", nil))
 		c.send(updating(ids, commands(set("a", i))))

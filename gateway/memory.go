@@ -227,8 +227,7 @@ func (p *past) seen(now *kv.Value) {
 }
 
 // repeats says whether an update only repeats what the client had before its
-// connection was lost, of which something has changed since. Only the first update
-// after the return is looked at.
+// connection was lost. Only the first update after the return is looked at.
 func (c *shared) repeats(d delta) bool {
 	p := c.past
 	if p == nil || !c.known || len(c.snapshot) > 0 {
@@ -238,7 +237,6 @@ func (c *shared) repeats(d delta) bool {
 	if time.Now().After(p.until) || d.reset != nil || len(d.commands) == 0 {
 		return false
 	}
-	changed := false
 	for _, cmd := range d.commands {
 		if len(cmd.path) != 1 || cmd.value == nil {
 			return false
@@ -247,13 +245,11 @@ func (c *shared) repeats(d delta) bool {
 			if !c.state.ChangedSince(p.revision, cmd.path...) {
 				return false
 			}
-			changed = true
 			continue
 		}
 		if !p.value.At(cmd.path).Equal(cmd.value) {
 			return false
 		}
-		changed = changed || !c.view.At(cmd.path).Equal(cmd.value)
 	}
-	return changed
+	return true // even if nothing of it has changed: the change may be on its way to this node
 }

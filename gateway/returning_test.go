@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -117,9 +118,7 @@ func TestAReturnedClientRepeats(t *testing.T) {
 func TestAReturnedClientSaysSomethingNew(t *testing.T) {
 	with := func(name string, v any) frame {
 		want := frame{}
-		for name, v := range tripped {
-			want[name] = v
-		}
+		maps.Copy(want, tripped)
 		want[name] = v
 		return want
 	}

@@ -29,7 +29,7 @@ func (r *rules) see(f frame, sent map[string]frame) string {
 		answered := r.answered
 		*r = *newRules()
 		r.answered, r.me = answered, f.str("peer_id")
-		return ""
+		return r.answer(f, f.str("request_id"), frame{})
 	}
 	if peer, ok := f["peer_id"]; !ok || peer != r.me && !f.is("error") {
 		return fmt.Sprintf("the frame is for %v, not for %q", peer, r.me)

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"testing"
 
@@ -20,10 +21,10 @@ func publishing(branch, data any) frame {
 	return frame{"type": "publish", "domain": "agm", "stream_id": branch, "data": data}
 }
 
-// subscribe subscribes to a stream whose server accepts it on branch "0".
-func (c *client) subscribe(server *client, id string) (subscription string) {
+// subscribe subscribes to the stream "1" of a server, which accepts it on branch "0".
+func (c *client) subscribe(server *client) (subscription string) {
 	c.t.Helper()
-	return c.subscribeOn(server, id, "0")
+	return c.subscribeOn(server, "1", "0")
 }
 
 func (c *client) subscribeOn(server *client, id, branch string) string {
@@ -109,9 +110,7 @@ func TestASubscriptionIsRejected(t *testing.T) {
 		} {
 			request := c.send(subscribing(server, "1", nil))
 			failure := frame{"type": "error", "domain": "agm", "request_id": server.await(frame{"type": "add-interest"})["subscription_id"]}
-			for name, v := range want {
-				failure[name] = v
-			}
+			maps.Copy(failure, want)
 			server.send(failure)
 			if got := c.answer(request); !got.is("error") || !has(map[string]any(got), want) {
 				t.Errorf("got %v, want %v", got, want)
@@ -180,7 +179,7 @@ func TestUnregisteringAStreamCancelsItsSubscriptions(t *testing.T) {
 		server, c := app(t, a, "pricer", "agm"), app(t, b, "blotter", "agm")
 		server.register(stream("1", unique("Prices")), stream("2", unique("Other")))
 		c.knows(server, "2")
-		live, other := c.subscribe(server, "1"), c.subscribeOn(server, "2", "other")
+		live, other := c.subscribe(server), c.subscribeOn(server, "2", "other")
 		pending := c.send(subscribing(server, "1", nil))
 		server.await(frame{"type": "add-interest"})
 		request := server.send(unregistering("1"))
@@ -226,7 +225,7 @@ func TestASubscriptionRightAfterJoin(t *testing.T) {
 		for range 20 {
 			c := app(t, b, "blotter", "agm")
 			request := c.send(subscribing(server, "1", nil))
-			server.send(accepting(server.await(frame{"type": "add-interest", "caller_id": c.me}), "0"))
+			server.send(accepting(server.demand("add-interest", c, request), "0"))
 			c.subscribed(request)
 			c.close()
 		}

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -159,9 +160,7 @@ func TestRoutingKeysAndTargets(t *testing.T) {
 		listener := func(application string, process int, claims frame, key any) (*client, string) {
 			d := dial(t, b)
 			id := frame{"application": application, "process": process}
-			for name, v := range claims {
-				id[name] = v
-			}
+			maps.Copy(id, claims)
 			d.hello(id)
 			d.join("bus")
 			m := subscribingTo(topic)
@@ -235,7 +234,7 @@ func TestMessagesArriveInOrder(t *testing.T) {
 		}
 		from := 0
 		for i := range messages {
-			at, ok := d.find(from, patience, frame{"type": "event", "data": func(v any) bool { _, ok := v.(float64); return ok }})
+			at, ok := d.find(from, frame{"type": "event", "data": func(v any) bool { _, ok := v.(float64); return ok }})
 			if !ok || d.nth(at)["data"] != float64(i) {
 				t.Fatalf("message %d: got %v", i, d.nth(at))
 			}

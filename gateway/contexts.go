@@ -28,6 +28,7 @@ type contexts struct {
 	open   map[string]*shared
 	// returned is what the peer had before its connection was lost, nil if it is new.
 	returned *memory
+	ghosts   map[string]string // names by id, see ghost
 	// orphans are what waits for the end of a context that nobody holds any more.
 	orphans map[string][]func()
 }
@@ -83,7 +84,7 @@ type snapshotRequest struct {
 const comesWithin = 2 * time.Second
 
 func newContexts(p *peer) *contexts {
-	return &contexts{p: p, app: p.client.Contexts(), domain: domainGlobal, names: map[string]string{}, open: map[string]*shared{}, orphans: map[string][]func(){}}
+	return &contexts{p: p, app: p.client.Contexts(), domain: domainGlobal, names: map[string]string{}, open: map[string]*shared{}, ghosts: map[string]string{}, orphans: map[string][]func(){}}
 }
 
 // contextID is what clients call a context. It is made of the name, which is what
@@ -219,6 +220,9 @@ func (p *peer) context(f *frame) {
 		return
 	}
 	id := plain(string(f.raw("context_id")))
+	if x.ghost(f, id) {
+		return
+	}
 	name, known := x.names[id]
 	if !known {
 		x.missing(f, id)
@@ -630,9 +634,12 @@ func (c *shared) certain() *kv.Value {
 	return v
 }
 
-// poll takes what the watch has and tells the client.
+// poll takes what the watch has and tells the client. What comes while a snapshot
+// waits for the client is pushed after that, so that the client sees every state.
 func (c *shared) poll() {
-	c.drain()
+	if !c.parting || len(c.snapshot) == 0 {
+		c.drain()
+	}
 	c.answerSnapshots()
 	c.flush()
 }
@@ -753,7 +760,7 @@ func (c *shared) part() {
 		c.parting = false
 		if c.x.open[c.name] == c {
 			c.answerSnapshots()
-			c.flush()
+			c.poll()
 		}
 	})
 }

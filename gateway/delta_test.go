@@ -69,7 +69,7 @@ func applied(object, delta string) string {
 // TestPushes: whatever a client has and whatever it should have, a library makes the one
 // of the other with what is pushed.
 func TestPushes(t *testing.T) {
-	checks(t, 300)
+	checks(t, "rapid.checks", 300)
 	rapid.Check(t, func(t *rapid.T) {
 		held := jsonOf(nastyObject(3).Draw(t, "held"))
 		view := jsonOf(nastyObject(3).Draw(t, "view"))
@@ -92,7 +92,7 @@ func TestPushes(t *testing.T) {
 
 // TestPushesOfWrites is TestPushes where it is known what was written.
 func TestPushesOfWrites(t *testing.T) {
-	checks(t, 300)
+	checks(t, "rapid.checks", 300)
 	rapid.Check(t, func(t *rapid.T) {
 		held := jsonOf(nastyObject(3).Draw(t, "held"))
 		said := jsonOf(nastyDelta().Draw(t, "delta"))
@@ -113,7 +113,7 @@ func TestPushesOfWrites(t *testing.T) {
 // TestPushesAfterOwnUpdates: what a client gets after updates of its own puts right
 // what its library did with them.
 func TestPushesAfterOwnUpdates(t *testing.T) {
-	checks(t, 300)
+	checks(t, "rapid.checks", 300)
 	rapid.Check(t, func(t *rapid.T) {
 		held := jsonOf(nastyObject(3).Draw(t, "held"))
 		var said []string

@@ -258,10 +258,10 @@ func everywhere(t *testing.T, f func(t *testing.T, a, b *gateway.Gateway)) {
 	t.Run("two nodes", func(t *testing.T) { f(t, a, b) })
 }
 
-// checks is how many runs of package rapid a test has, unless the command line says.
-func checks(t *testing.T, n int) {
+// checks sets a flag of package rapid for a test, unless the command line does.
+func checks(t *testing.T, name string, n int) {
 	t.Helper()
-	f := flag.Lookup("rapid.checks")
+	f := flag.Lookup(name)
 	if f.Value.String() != f.DefValue {
 		return
 	}

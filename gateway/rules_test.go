@@ -76,7 +76,7 @@ func (r *rules) answer(f frame, id string, request frame) string {
 		clear(r.methods)
 		clear(r.streams)
 		clear(r.demands)
-	case request.is("unsubscribe"):
+	case request.is("unsubscribe") && f["domain"] == "agm":
 		delete(r.streams, request.str("subscription_id"))
 	case request.is("unsubscribe-context"):
 		delete(r.members, request.str("context_id"))

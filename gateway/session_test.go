@@ -21,9 +21,13 @@ const promptly = 10 * time.Second
 func TestAnySession(t *testing.T) {
 	a, b := two(t)
 	control := app(t, a, "control", "agm")
-	checks(t, 50)
+	checks(t, "rapid.checks", 40)
+	checks(t, "rapid.steps", 100)
 	rapid.Check(t, func(t *rapid.T) {
 		s := &sessions{clients: []*client{app(t, a, "one"), app(t, b, "two")}, topic: unique("topic"), name: unique("ctx")}
+		if rapid.IntRange(0, 4).Draw(t, "strangers") > 0 {
+			s.acquaint()
+		}
 		t.Repeat(s.actions())
 		s.end()
 		control.fence()
@@ -34,6 +38,18 @@ func TestAnySession(t *testing.T) {
 type sessions struct {
 	clients     []*client
 	topic, name string
+}
+
+// acquaint has both join, offer something and know of each other.
+func (s *sessions) acquaint() {
+	for _, c := range s.clients {
+		c.join("agm")
+		c.join("bus")
+		c.register(method("0", "M0"), stream("s3", "Ms3"))
+		c.create(s.name+c.me, frame{"a": 1})
+	}
+	s.clients[0].knows(s.clients[1], "s3")
+	s.clients[1].knows(s.clients[0], "s3")
 }
 
 // client is one of them, and other the other.
@@ -53,16 +69,14 @@ func got(t *rapid.T, c *client, kind, name string) any {
 			all = append(all, a.frame[name])
 		}
 	}
-	if i := rapid.IntRange(-len(all), len(all)-1).Draw(t, name); i >= 0 {
-		return all[len(all)-1-i] // late ones are more often alive
-	}
-	return all[len(all)-1]
+	back := rapid.SampledFrom([]int{0, 0, 0, 0, 1, 1, 2, 3, 4, 5}).Draw(t, name) // late ones are more often alive
+	return all[max(0, len(all)-1-back)]
 }
 
 // actions are what a client can say. None waits for an answer.
 func (s *sessions) actions() map[string]func(*rapid.T) {
 	domains := rapid.SampledFrom([]string{"agm", "agm", "bus", "context", "metrics", "activity", "global", "zzz"})
-	ids := rapid.SampledFrom([]any{"0", "1", "2", "s3", "s4", 5, nil})
+	ids := rapid.SampledFrom([]any{"0", "0", "0", "s3", "s3", "s3", "1", "s4", 5, nil})
 	values := rapid.SampledFrom([]any{nil, false, 0, "x", frame{"a": 1}, []any{1}, frame{"deep": frame{"list": []any{1}}}})
 	say := func(f func(t *rapid.T, c, other *client) frame) func(*rapid.T) {
 		return func(t *rapid.T) {
@@ -94,17 +108,17 @@ func (s *sessions) actions() map[string]func(*rapid.T) {
 			return m
 		})
 	}
+	branches := rapid.SampledFrom([]any{"b1", "b1", "b2", nil})
 	target := func(t *rapid.T, c, other *client) frame {
-		server := rapid.SampledFrom([]any{other.me, other.me, c.me, "p-weft", "nobody", nil}).Draw(t, "server")
+		server := rapid.SampledFrom([]any{other.me, other.me, other.me, other.me, other.me, c.me, c.me, "p-weft", "nobody", nil}).Draw(t, "server")
 		return frame{"server_id": server, "method_id": ids.Draw(t, "method"), "arguments_kv": frame{"x": values.Draw(t, "x")}}
 	}
 	return map[string]func(*rapid.T){
-		"hello again": func(t *rapid.T) {
-			if c, _ := s.client(t); rapid.IntRange(0, 5).Draw(t, "rarely") == 0 {
-				s.answered(c, false)
-				c.hello(identity("again"))
-			}
-		},
+		"hello again": rarely(rarely(func(t *rapid.T) {
+			c, _ := s.client(t)
+			s.answered(c, false)
+			c.hello(identity("again"))
+		})),
 		"garbage": func(t *rapid.T) {
 			c, _ := s.client(t)
 			c.sendText(rapid.SampledFrom([]string{``, `{`, `[]`, `null`, `{"a":1,"a":2}`, strings.Repeat("[", 1000), `{"type":{"x":1},"domain":7}`}).Draw(t, "garbage"))
@@ -118,7 +132,7 @@ func (s *sessions) actions() map[string]func(*rapid.T) {
 			}
 			return m
 		}),
-		"leave": say(func(t *rapid.T, _, _ *client) frame { return leaving(domains.Draw(t, "domain")) }),
+		"leave": rarely(say(func(t *rapid.T, _, _ *client) frame { return leaving(domains.Draw(t, "domain")) })),
 		"token": say(func(*rapid.T, *client, *client) frame { return frame{"type": "create-token", "domain": "global"} }),
 		"register": say(func(t *rapid.T, c, _ *client) frame {
 			id := ids.Draw(t, "id")
@@ -130,7 +144,7 @@ func (s *sessions) actions() map[string]func(*rapid.T) {
 			}
 			return registering(def)
 		}),
-		"unregister": say(func(t *rapid.T, _, _ *client) frame { return unregistering(ids.Draw(t, "id")) }),
+		"unregister": rarely(say(func(t *rapid.T, _, _ *client) frame { return unregistering(ids.Draw(t, "id")) })),
 		"call":       agm("call", target),
 		"yield": agm("yield", func(t *rapid.T, c, _ *client) frame {
 			return frame{"invocation_id": got(t, c, "invoke", "invocation_id"), "result": values.Draw(t, "result")}
@@ -138,15 +152,21 @@ func (s *sessions) actions() map[string]func(*rapid.T) {
 		"fail": agm("error", func(t *rapid.T, c, _ *client) frame {
 			return frame{"request_id": got(t, c, "invoke", "invocation_id"), "reason": "no", "reason_uri": "uri"}
 		}),
-		"subscribe": agm("subscribe", target),
+		"subscribe": agm("subscribe", func(t *rapid.T, c, other *client) frame {
+			m := target(t, c, other)
+			if m["method_id"] == "0" {
+				m["method_id"] = "s3"
+			}
+			return m
+		}),
 		"accept": agm("accepted", func(t *rapid.T, c, _ *client) frame {
-			return frame{"subscription_id": got(t, c, "add-interest", "subscription_id"), "stream_id": ids.Draw(t, "stream")}
+			return frame{"subscription_id": got(t, c, "add-interest", "subscription_id"), "stream_id": branches.Draw(t, "branch")}
 		}),
 		"reject": agm("error", func(t *rapid.T, c, _ *client) frame {
 			return frame{"request_id": got(t, c, "add-interest", "subscription_id"), "reason": "no"}
 		}),
 		"publish": agm("publish", func(t *rapid.T, _, _ *client) frame {
-			return frame{"stream_id": ids.Draw(t, "stream"), "data": values.Draw(t, "data")}
+			return frame{"stream_id": branches.Draw(t, "branch"), "data": values.Draw(t, "data")}
 		}),
 		"post": agm("post", func(t *rapid.T, c, _ *client) frame {
 			return frame{"subscription_id": got(t, c, "add-interest", "subscription_id"), "data": values.Draw(t, "data")}
@@ -170,17 +190,25 @@ func (s *sessions) actions() map[string]func(*rapid.T) {
 		}),
 		"subscribe context":   context("subscribe-context", nil),
 		"unsubscribe context": context("unsubscribe-context", nil),
-		"destroy context":     context("destroy-context", nil),
+		"destroy context":     rarely(context("destroy-context", nil)),
 		"update context": context("update-context", func(t *rapid.T) frame {
 			return frame{"delta": rapid.SampledFrom([]any{
 				nil, 7, frame{}, commands(set("a", 1)), commands(set("a.b", 2), remove("c")), frame{"added": frame{"c": []any{1}}}, frame{"reset": frame{"a": []any{1}}}, commands(set("a.0", 3)),
 			}).Draw(t, "delta")}
 		}),
 		"": func(t *rapid.T) { // now and then all must have come
-			if c, _ := s.client(t); rapid.IntRange(0, 10).Draw(t, "rarely") == 0 {
-				s.answered(c, false)
-			}
+			c, _ := s.client(t)
+			rarely(func(*rapid.T) { s.answered(c, false) })(t)
 		},
+	}
+}
+
+// rarely does something one time out of eight.
+func rarely(f func(*rapid.T)) func(*rapid.T) {
+	return func(t *rapid.T) {
+		if rapid.IntRange(0, 7).Draw(t, "rarely") == 0 {
+			f(t)
+		}
 	}
 }
 

@@ -400,6 +400,11 @@ func (c *shared) joined(f *frame, past *past) {
 		c.unanswered()
 		return
 	}
+	answers := c.answers // no push comes before the snapshot
+	c.answers = nil
+	for _, answer := range answers {
+		answer()
+	}
 	c.poll()
 	if len(c.snapshot) > 0 {
 		p := c.x.p
@@ -554,7 +559,7 @@ func (x *contexts) update(f *frame, name string) {
 
 // settled is told what became of an update of the peer.
 func (c *shared) settled(f *frame, d delta, err error) {
-	if c.member && c.parting && c.want {
+	if c.member && c.parting && c.want && len(c.snapshot) == 0 {
 		c.answers = append(c.answers, func() { c.answer(f, d, err) })
 		return
 	}

@@ -181,24 +181,30 @@ func TestBadPermissions(t *testing.T) {
 	}
 }
 
-// TestSubscribingToWhatEnds: whoever subscribes to a context at the moment of its end
-// gets it, and hears of the end then, or hears that there is none.
-func TestSubscribingToWhatEnds(t *testing.T) {
-	const rounds = 20
+// TestWhatEndsMeanwhile: whoever subscribes to a context, or creates it, at the moment
+// of its end gets it, and hears of the end then, or hears that there is none, or has made
+// another one.
+func TestWhatEndsMeanwhile(t *testing.T) {
+	const rounds = 40
 	everywhere(t, func(t *testing.T, a, b *gateway.Gateway) {
 		c, d := app(t, a, "creator"), app(t, b, "reader")
-		for range rounds {
+		for round := range rounds {
 			name := unique("ctx")
 			id := c.createWith(name, "retained", nil)
 			d.announced(name)
+			m := about("subscribe-context", id)
+			if round%2 == 0 {
+				m = creating(name, frame{"a": 1})
+			}
 			asked := make(chan string, 1)
-			go func() { asked <- d.send(about("subscribe-context", id)) }()
+			go func() { asked <- d.send(m) }()
 			c.expect(about("destroy-context", id), done("global"))
 			got := d.answer(<-asked)
-			if !got.is("subscribed-context") && !has(map[string]any(got), frame{"type": "error", "reason": "Unable to find context with id " + id}) {
+			if !got.is("subscribed-context") && !got.is("context-created") && !has(map[string]any(got), frame{"type": "error", "reason": "Unable to find context with id " + id}) {
 				t.Errorf("got %v", got)
 			}
 			d.at(frame{"type": "context-destroyed", "context_id": id})
+			_ = d.ask(about("destroy-context", id)) // if it is a new one
 		}
 	})
 }

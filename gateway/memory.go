@@ -49,8 +49,9 @@ type past struct {
 type memories struct {
 	journal *journal
 
-	mu   sync.Mutex
-	lost map[string]lostMemory
+	mu      sync.Mutex
+	lost    map[string]lostMemory
+	current map[string]*memory // of the newest peer, by key
 }
 
 type lostMemory struct {
@@ -70,7 +71,7 @@ func identityKey(id *node.Identity) string {
 // openMemories reads what an earlier run of the node has left: its clients were
 // lost when that ended, and return now.
 func openMemories(j *journal) *memories {
-	b := &memories{journal: j, lost: map[string]lostMemory{}}
+	b := &memories{journal: j, lost: map[string]lostMemory{}, current: map[string]*memory{}}
 	for key, contexts := range j.load() {
 		m := &memory{key: key, book: b, held: map[string]*past{}}
 		for name, revision := range contexts {
@@ -90,6 +91,7 @@ func (b *memories) begin(id *node.Identity) (m, returned *memory) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.current[m.key] = m
 	l, ok := b.lost[m.key]
 	delete(b.lost, m.key)
 	if !ok || time.Since(l.at) > returnWithin {
@@ -104,27 +106,42 @@ func (b *memories) lose(m *memory) {
 	m.mu.Lock()
 	n := len(m.held)
 	m.mu.Unlock()
-	if m.key == "" || n == 0 {
+	if m.key == "" {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !b.end(m) {
+		return
+	}
 	for key, l := range b.lost {
 		if time.Since(l.at) > returnWithin {
 			delete(b.lost, key)
 			b.journal.drop(key)
 		}
 	}
-	if len(b.lost) < maxMemories {
+	if n > 0 && len(b.lost) < maxMemories {
 		b.lost[m.key] = lostMemory{m, time.Now()}
 	}
 }
 
 // drop forgets a client that has ended.
 func (b *memories) drop(m *memory) {
-	if m.key != "" {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m.key != "" && b.end(m) {
 		b.journal.drop(m.key)
 	}
+}
+
+// end says whether the peer of a memory was the newest of its key. A process can
+// connect again before its old connection is seen to end. mu is held.
+func (b *memories) end(m *memory) bool {
+	if b.current[m.key] != m {
+		return false
+	}
+	delete(b.current, m.key)
+	return true
 }
 
 // note remembers what the client has now of a context.
@@ -263,7 +280,7 @@ func (c *shared) repeats(d delta) bool {
 			return false
 		}
 		if p.value == nil { // it can only be asked whether somebody has written there since
-			if !c.state.ChangedSince(p.revision, cmd.path...) {
+			if !c.state.ChangedSince(p.revision, cmd.path...) && !c.view.At(cmd.path).Equal(cmd.value) {
 				return false
 			}
 			continue

@@ -1,6 +1,10 @@
 package gateway_test
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // rules is what clients' libraries take for granted of what a gateway sends them: a
 // frame that is against it throws in them, or is lost. The peer of a new welcome
@@ -10,7 +14,7 @@ type rules struct {
 	joined   bool                    // agm
 	methods  map[string]map[any]bool // by peer, the ids of its methods
 	contexts map[string]string       // names by id
-	members  map[string]bool         // contexts of which the client had the object
+	members  map[string]int          // contexts of which the client had the object, and what it asked last to get it
 	streams  map[string]string       // the server of each live subscription
 	demands  map[string]bool         // subscriptions of others that were not removed
 	answered map[string]bool
@@ -18,7 +22,7 @@ type rules struct {
 
 func newRules() *rules {
 	return &rules{
-		methods: map[string]map[any]bool{}, contexts: map[string]string{}, members: map[string]bool{}, streams: map[string]string{},
+		methods: map[string]map[any]bool{}, contexts: map[string]string{}, members: map[string]int{}, streams: map[string]string{},
 		demands: map[string]bool{}, answered: map[string]bool{},
 	}
 }
@@ -79,7 +83,9 @@ func (r *rules) answer(f frame, id string, request frame) string {
 	case request.is("unsubscribe") && f["domain"] == "agm":
 		delete(r.streams, request.str("subscription_id"))
 	case request.is("unsubscribe-context"):
-		delete(r.members, request.str("context_id"))
+		if number(id) > r.members[request.str("context_id")] { // else it is a member again
+			delete(r.members, request.str("context_id"))
+		}
 	}
 	return ""
 }
@@ -192,9 +198,9 @@ func (r *rules) context(f frame) string {
 		if name == "" {
 			return "a context that was not added"
 		}
-		r.members[id] = true
+		r.members[id] = max(r.members[id], number(f.str("request_id")))
 	case "context-updated":
-		if !r.members[id] {
+		if _, member := r.members[id]; !member {
 			return "a context of which the client is no member"
 		}
 	case "context-destroyed":
@@ -205,6 +211,12 @@ func (r *rules) context(f frame) string {
 		delete(r.members, id)
 	}
 	return ""
+}
+
+// number is that of a request, which tests count.
+func number(request string) int {
+	n, _ := strconv.Atoi(strings.TrimPrefix(request, "q")) // or it is a test's own id
+	return n
 }
 
 func list(v any) []any { l, _ := v.([]any); return l }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 
 	"github.com/weft-fabric/weft/gateway/platform"
@@ -37,9 +38,7 @@ func newBuiltin(g *Gateway, cfg platform.Config) (*builtin, error) {
 	b.Platform = p
 	for _, m := range p.Methods() {
 		def := map[string]any{}
-		for k, v := range m.Definition {
-			def[k] = v
-		}
+		maps.Copy(def, m.Definition)
 		def["id"], def["name"] = m.Name, m.Name
 		text, err := json.Marshal(def)
 		if err != nil {

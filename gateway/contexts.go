@@ -94,7 +94,7 @@ func contextID(name string) string {
 	if err != nil {
 		return "c-" + name
 	}
-	return "c-" + string(token.String())
+	return "c-" + token.String()
 }
 
 // announce tells a new peer which contexts there are, and follows them.

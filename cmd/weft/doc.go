@@ -20,6 +20,7 @@
 //
 //	weft nodes | apps | methods      who is here; --watch to follow
 //	weft admin provision [REALM]     make a realm's buckets on a NATS cluster
+//	weft bench gateway               one load on this gateway and on the reference gateway
 //	weft version
 //
 // # Where NATS is

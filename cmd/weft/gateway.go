@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"path/filepath"
 	"slices"
@@ -53,7 +54,7 @@ func reachable(addresses []string) []string {
 		if err != nil || host != "::1" || len(addresses) == 1 {
 			return false
 		}
-		l, err := net.Listen("tcp6", "[::1]:0")
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp6", "[::1]:0")
 		if err != nil {
 			return true
 		}

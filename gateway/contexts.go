@@ -127,13 +127,12 @@ func (x *contexts) happened(e node.ContextName) {
 		x.added(e.Name, e.By.App)
 		return
 	}
-	if e.Reason == node.ContextPeerLeft {
-		domain := domainContext
-		if x.orphans[e.Name] != nil { // it was this peer that left it
-			domain = x.domain
-		}
-		x.gone(e.Name, domain, uriPeerLeft, textOrphaned)
-	} else {
+	switch {
+	case x.orphans[e.Name] != nil: // it was this peer that left it
+		x.gone(e.Name, x.domain, uriPeerLeft, textOrphaned)
+	case e.Reason == node.ContextPeerLeft:
+		x.gone(e.Name, domainContext, uriPeerLeft, textOrphaned)
+	default:
 		x.gone(e.Name, x.domain, uriDestroyed, textDestroyed)
 	}
 }
@@ -492,9 +491,11 @@ func (x *contexts) unsubscribe(f *frame, name string) {
 	}
 	p := x.p
 	if owner { // it ends with its owner, and so when that leaves it
+		x.orphans[name] = append(x.orphans[name], func() {})
 		x.app.StartDestroy(name, func(error) {
 			p.post(func() {
 				x.gone(name, f.domain, uriPeerLeft, textOrphaned)
+				x.settleOrphan(name)
 				p.success(f, f.domain)
 			})
 		})
@@ -701,7 +702,8 @@ func (c *shared) take(e node.ContextEvent) {
 	c.view, c.state, c.updater = e.View(), e.State, e.By.App
 	if !c.known {
 		c.known = true
-		c.want = c.held != nil && (!mine || c.inflight == 0) // the creator has an object already
+		// The creator has an object already.
+		c.want = c.held != nil && (!mine || c.inflight == 0) && len(kv.Diff(c.held, c.view)) > 0
 		return
 	}
 	if !mine || c.inflight == 0 {

@@ -68,8 +68,12 @@ type fabric struct {
 	undo   []func()
 }
 
-func startFabric(ctx context.Context, dir string, log *slog.Logger) (*fabric, error) {
-	s, err := embedded.Start(ctx, embedded.Config{NoSync: true}, provision)
+func startFabric(ctx context.Context, dir string, log *slog.Logger, change ...func(*embedded.Config)) (*fabric, error) {
+	cfg := embedded.Config{NoSync: true}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s, err := embedded.Start(ctx, cfg, provision)
 	if err != nil {
 		return nil, err
 	}
@@ -85,10 +89,10 @@ func (fb *fabric) stop() {
 }
 
 // newFabric is a fabric for one test.
-func newFabric(t testing.TB) *fabric {
+func newFabric(t testing.TB, change ...func(*embedded.Config)) *fabric {
 	t.Helper()
 	dir := t.TempDir() // removed after stop
-	fb, err := startFabric(t.Context(), dir, logger(t))
+	fb, err := startFabric(t.Context(), dir, logger(t), change...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,6 +299,7 @@ type client struct {
 	ended  error
 	wakeup chan struct{} // closed at every change
 	onRead func(arrival) // called for each frame, in order
+	omit   string        // what is cut out of frames before they are read
 	held   *mirror
 }
 
@@ -367,6 +372,9 @@ func (c *client) read() {
 func (c *client) arrived(a arrival) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.omit != "" {
+		a.text = strings.Replace(a.text, c.omit, "", 1)
+	}
 	if err := json.Unmarshal([]byte(a.text), &a.frame); err != nil {
 		c.t.Errorf("not a message: %v: %.200s", err, a.text)
 	}

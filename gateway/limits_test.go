@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/weft-fabric/weft/gateway/edge"
+	"github.com/weft-fabric/weft/node/embedded"
 	"github.com/weft-fabric/weft/wire"
 )
 
@@ -43,36 +44,42 @@ func TestOversizeFrames(t *testing.T) {
 	stillGood(t, c)
 }
 
-// TestLargePayloads are below the limit of a frame; each is passed on or refused.
+// TestLargePayloads are below the limit of a frame; what is too large for the fabric is
+// refused where it comes from.
 func TestLargePayloads(t *testing.T) {
-	a, b := two(t)
+	fb := newFabric(t, func(cfg *embedded.Config) { cfg.MaxPayload = 1 << 20 })
+	a, b := fb.desk(t, realm, "a"), fb.desk(t, realm, "b")
 	server, c := app(t, a, "pricer", "agm", "bus"), app(t, b, "blotter", "agm", "bus")
 	server.register(method("0", unique("Add")), stream("1", unique("Prices")))
 	c.knows(server, "1")
 	subscription := c.subscribe(server)
-	large := strings.Repeat("x", 5<<18)     // more than a context may have
-	huge := strings.Repeat("x", 8<<20-1000) // with an envelope it is still a frame, but no message of the fabric
+	large, huge := strings.Repeat("x", 900_000), strings.Repeat("x", 1_100_000)
+	refused := func(domain string) frame { return frame{"type": "error", "domain": domain, "reason": anything} }
+
 	request := c.send(calling(server.me, "0", frame{"large": large}))
 	server.send(yielding(server.await(frame{"type": "invoke", "arguments_kv": frame{"large": large}}), frame{"large": large}))
 	if got := c.answer(request); !has(map[string]any(got), frame{"type": "result", "result": frame{"large": large}}) {
 		t.Errorf("got %.200v", got)
 	}
-	c.expect(calling(server.me, "0", frame{"huge": huge}), frame{"type": "error", "domain": "agm", "reason": anything})
+	c.expect(calling(server.me, "0", frame{"huge": huge}), refused("agm"))
 	request = c.send(calling(server.me, "0", frame{}))
 	server.send(yielding(server.await(frame{"type": "invoke"}), frame{"huge": huge}))
 	if got := c.answer(request); !got.is("error") {
 		t.Errorf("got %.200v", got)
 	}
+
 	server.send(publishing("0", frame{"large": large}))
 	c.await(event(subscription, frame{"large": large}))
-	server.send(publishing("0", frame{"huge": huge}))
+	server.expect(publishing("0", frame{"huge": huge}), refused("agm"))
 	server.send(publishing("0", frame{"after": 1}))
 	c.await(event(subscription, frame{"after": 1}))
-	c.expect(publishingTo("topic", huge), frame{"type": "error", "domain": "bus", "reason": anything})
-	c.expect(creating(unique("ctx"), frame{"large": large}), frame{"type": "error", "domain": "global", "reason": anything})
+	c.expect(publishingTo("topic", huge), refused("bus"))
+
+	c.expect(creating(unique("ctx"), frame{"huge": huge}), refused("global"))
 	id := c.create(unique("ctx"), frame{"a": 1})
-	c.expect(updating(id, commands(set("large", large))), frame{"type": "error", "domain": "global", "reason": anything})
+	c.expect(updating(id, commands(set("huge", huge))), refused("global"))
 	equal(t, "the object", c.open(id), frame{"a": 1})
+	c.update(id, commands(set("large", large)))
 }
 
 // TestDeepJSON is nested deeper than JSON of a client may be.

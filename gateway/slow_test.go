@@ -67,6 +67,7 @@ func newFeed(t *testing.T, log *slog.Logger) *feed {
 func (d *feed) subscriber(g *gateway.Gateway, change ...func(*line)) (c *client, subscription string) {
 	d.t.Helper()
 	c = dial(d.t, g, change...)
+	c.omit = padding
 	c.hello(identity("reluctant"))
 	c.join("agm")
 	server := string(d.app.ID())

@@ -2,6 +2,7 @@
 // and at Weft's. What every client receives must be the same, but for the
 // differences that are listed and documented.
 import assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { Comparison } from "./differential/compare.mjs";
@@ -72,7 +73,9 @@ test("the reference agrees with itself", async () => {
     const other = { ...(await play(scenario, again.url)), apart: [] };
     assert.equal(text(bare.scenario(scenario, reference, other)), "", scenario.name);
     const problems = listed.scenario(scenario, reference, other);
-    for (const { at, client } of places) assert.ok(problems.some((p) => p.key === at && p.client === client), `${scenario.name}, ${at}, client ${client}`);
+    // A frame that comes at another time is listed twice, and here it is where both say.
+    const moved = (p) => places.some((q) => q.at === p.at && q.client === p.client && isDeepStrictEqual([q.reference, q.weft], [p.weft, p.reference]));
+    for (const { at, client } of places.filter((p) => !moved(p))) assert.ok(problems.some((p) => p.key === at && p.client === client), `${scenario.name}, ${at}, client ${client}`);
   }
 });
 

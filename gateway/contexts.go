@@ -27,7 +27,7 @@ type contexts struct {
 	names  map[string]string // of the announced contexts, by id
 	open   map[string]*shared
 	// returned is what the peer had before its connection was lost, nil if it is new.
-	returned *memory
+	returned *returned
 	ghosts   map[string]string // names by id, see ghost
 	// orphans are what waits for the end of a context that nobody holds any more.
 	orphans map[string][]func()
@@ -44,6 +44,7 @@ type shared struct {
 	ready    bool        // the client has an object
 	// held is the object that the client has, view the one that it should have.
 	held, view *kv.Value
+	last       *kv.Value // the last view before the end of the context
 	// doubts are the places in held at which the client's library can have made
 	// something else, until the next push says what is there.
 	doubts  [][]string
@@ -67,8 +68,11 @@ type shared struct {
 	// holding says that the peer holds the context, asking that it is about to.
 	holding, asking bool
 	// past is what the client had before its connection was lost, until its first
-	// update after the return; see memory.
-	past *past
+	// update after the return; see memory. Before the client has the state it cannot be
+	// told what an update means, which waits.
+	past      *past
+	recalling bool // the past is not resolved yet
+	updates   []func()
 }
 
 // snapshotRequest is a request for the whole object. It is answered after the updates
@@ -179,13 +183,36 @@ func (x *contexts) drop(name string) {
 	c.unanswered()
 }
 
-// unanswered tells those who wait for the state that it does not come any more.
+// unanswered answers those who wait for a snapshot when there is no more to come: with
+// the last state, or that there is none.
 func (c *shared) unanswered() {
 	waiting := c.snapshot
 	c.snapshot = nil
 	for _, f := range waiting {
-		c.x.missing(f.frame, c.id)
+		if c.last == nil || c.state.Denied {
+			c.x.missing(f.frame, c.id)
+			continue
+		}
+		c.sendSnapshot(f.frame, c.last)
 	}
+	c.goOn()
+}
+
+// goOn does the updates that have waited until the client has the state.
+func (c *shared) goOn() {
+	if c.recalling || len(c.snapshot) > 0 {
+		return
+	}
+	updates := c.updates
+	c.updates = nil
+	for _, update := range updates {
+		update()
+	}
+}
+
+func (c *shared) sendSnapshot(f *frame, v *kv.Value) {
+	c.x.p.s.send(begin(f.domain, "subscribed-context").raw("request_id", f.request).str("peer_id", string(c.x.p.id)).
+		str("context_id", c.id).raw("data", valueJSON(v)))
 }
 
 // leave ends all memberships.
@@ -377,23 +404,24 @@ func (x *contexts) subscribe(f *frame, name string) {
 		return
 	}
 	if c.member {
-		c.joined(f, nil)
+		c.joined(f)
 		return
 	}
 	c.member = true
-	if past := x.recall(name); past != nil {
-		past.resolve(x, name, func() { c.joined(f, past) })
+	past := x.recall(name)
+	if past == nil {
+		c.joined(f)
 		return
 	}
-	c.joined(f, nil)
+	c.past, c.recalling = past, true
+	past.resolve(x, name, func() {
+		c.recalling = false
+		c.joined(f)
+	})
 }
 
-// joined answers a subscribe-context as soon as the state is known. past is what
-// the client had before its connection was lost, if it had.
-func (c *shared) joined(f *frame, past *past) {
-	if past != nil {
-		c.past = past
-	}
+// joined answers a subscribe-context as soon as the state is known.
+func (c *shared) joined(f *frame) {
 	c.snapshot = append(c.snapshot, snapshotRequest{f, c.started, time.Now().Add(comesWithin)})
 	if c.x.open[c.name] != c { // its end came first
 		c.unanswered()
@@ -457,13 +485,13 @@ func (c *shared) answerSnapshots() {
 			c.x.p.fail(f.frame, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to read context")
 			continue
 		}
-		s.send(begin(f.domain, "subscribed-context").raw("request_id", f.request).str("peer_id", string(c.x.p.id)).
-			str("context_id", c.id).raw("data", valueJSON(c.view)))
+		c.sendSnapshot(f.frame, c.view)
 		c.has(c.view, c.state.Revision)
 		c.want, c.ready = false, true
 		c.answered = s.out.count() // clients take it when they read the answer, like that to an update
 		c.past.seen(c.view)
 	}
+	c.goOn()
 }
 
 // has notes what the client has.
@@ -539,6 +567,16 @@ func (x *contexts) update(f *frame, name string) {
 		x.failed(f, err)
 		return
 	}
+	if len(c.updates) > 0 || c.past != nil && (c.recalling || len(c.snapshot) > 0) {
+		c.updates = append(c.updates, func() { c.update(f, d) })
+		return
+	}
+	c.update(f, d)
+}
+
+// update writes, unless the client only repeats what it had.
+func (c *shared) update(f *frame, d delta) {
+	x := c.x
 	if c.repeats(d) {
 		x.p.success(f, f.domain)
 		c.answered = x.p.s.out.count()
@@ -551,7 +589,7 @@ func (x *contexts) update(f *frame, name string) {
 	c.started++
 	p := x.p
 	x.app.Start(node.ContextWrite{
-		Name: name, Edit: d.edits, MustExist: true,
+		Name: c.name, Edit: d.edits, MustExist: true,
 		Done: func(_ uint64, err error) {
 			p.post(func() { c.settled(f, d, err) })
 		},
@@ -700,6 +738,7 @@ func (c *shared) take(e node.ContextEvent) {
 	}
 	c.base, c.writes = c.view, e.Edits
 	c.view, c.state, c.updater = e.View(), e.State, e.By.App
+	c.last = c.view
 	if !c.known {
 		c.known = true
 		// The creator has an object already.

@@ -165,7 +165,7 @@ func (g *Gateway) enter(s *session, id node.Identity, grant edge.Grant) (*peer, 
 	p.log = s.log.With(slog.String("app", string(p.id)), slog.String("application", p.self.Application))
 	p.ctx, p.cancel = context.WithCancel(s.ctx)
 	p.interop, p.contexts, p.topics = newInterop(p), newContexts(p), newTopics(p)
-	p.memory, p.contexts.returned = g.memories.begin(&p.self)
+	p.memory, p.contexts.returned = g.memories.begin(clientKey(&p.self, s.conn.Origin()), p.id)
 	p.publishDomains()
 	g.mu.Lock()
 	g.peers[p.id] = p

@@ -2,17 +2,27 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
-// journalBytes is how large a journal gets before it is written anew.
-const journalBytes = 4 << 20
+const (
+	// journalBytes is how large a journal gets before it is written anew.
+	journalBytes = 4 << 20
+	// journalAlive is how often the journal of a node that runs is touched, and
+	// journalStale how old one may be for its clients to be the same still.
+	journalAlive = 10 * time.Second
+	journalStale = 10 * time.Minute
+)
 
 // journal keeps what clients were last sent, by revision, for the next run of the
 // node. It is written behind the clients' backs and not synced: it has to survive
@@ -48,8 +58,8 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 		return nil, err
 	}
 	j.path = filepath.Join(dir, "sent.jsonl")
-	data, err := os.ReadFile(j.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	data, err := readJournal(j.path)
+	if err != nil {
 		return nil, err
 	}
 	for line := range bytesLines(data) {
@@ -60,6 +70,18 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 	}
 	go j.run() // ends with close
 	return j, nil
+}
+
+// readJournal reads a journal that is not stale.
+func readJournal(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && time.Since(info.ModTime()) > journalStale {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
 // bytesLines yields the lines of a file.
@@ -77,13 +99,14 @@ func bytesLines(data []byte) func(yield func([]byte) bool) {
 	}
 }
 
-// load takes what an earlier run has left; a client that does not come back is
-// forgotten.
+// load is what an earlier run has left.
 func (j *journal) load() map[string]map[string]uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	was := j.live
-	j.live = map[string]map[string]uint64{}
+	was := map[string]map[string]uint64{}
+	for client, contexts := range j.live {
+		was[client] = maps.Clone(contexts)
+	}
 	return was
 }
 
@@ -141,33 +164,45 @@ func (j *journal) close() {
 // restart and nothing else.
 func (j *journal) run() {
 	defer close(j.done)
+	alive := time.NewTicker(journalAlive)
+	defer alive.Stop()
 	var file *os.File
-	size := journalBytes + 1 // the first write is of all
 	defer func() {
 		if file != nil {
 			_ = file.Close() // nothing is lost by it
 		}
 	}()
-	for range j.wake {
+	size := 0
+	for {
+		select {
+		case <-j.wake:
+		case now := <-alive.C:
+			if file != nil {
+				_ = os.Chtimes(j.path, now, now) // or it gets stale
+			}
+			continue
+		}
 		j.mu.Lock()
 		records, closed := j.pending, j.closed
 		j.pending = nil
-		if size > journalBytes {
+		whole := file == nil || size > journalBytes
+		if whole {
 			records = j.all()
 		}
 		j.mu.Unlock()
 		var err error
-		if size > journalBytes {
-			file, err = anew(file, j.path)
-			size = 0
-		}
-		n := 0
-		if err == nil && file != nil {
+		if whole {
+			file, size, err = anew(file, j.path, records)
+		} else {
+			var n int
 			n, err = write(file, records)
+			size += n
 		}
-		size += n
 		if err != nil {
 			j.log.Warn("what clients were sent is not kept for a restart", slog.Any("error", err))
+			j.mu.Lock()
+			j.closed, j.pending = true, nil
+			j.mu.Unlock()
 			return
 		}
 		if closed {
@@ -187,17 +222,28 @@ func (j *journal) all() []record {
 	return list
 }
 
-// anew starts the file again.
-func anew(old *os.File, path string) (*os.File, error) {
+// anew puts a file with these records in the place of the old one, and opens it.
+func anew(old *os.File, path string, records []record) (file *os.File, size int, err error) {
 	if old != nil {
 		if err := old.Close(); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	var text bytes.Buffer
+	if size, err = write(&text, records); err != nil {
+		return nil, 0, err
+	}
+	if err := os.WriteFile(path+".new", text.Bytes(), 0o600); err != nil {
+		return nil, 0, err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return nil, 0, err
+	}
+	file, err = os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0o600)
+	return file, size, err
 }
 
-func write(file *os.File, records []record) (n int, err error) {
+func write(file io.Writer, records []record) (n int, err error) {
 	w := bufio.NewWriter(file)
 	for _, r := range records {
 		line, err := json.Marshal(r)

@@ -2,12 +2,15 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/node"
+	"github.com/weft-fabric/weft/subjects"
 )
 
 const (
@@ -28,169 +31,163 @@ const (
 // with the old values of what has changed meanwhile. A memory is what a client was
 // last sent of each context, so that the gateway can tell such a repetition from a
 // new value. It is kept in the node's store by revision, for the node can be killed.
+// The goroutine of the session owns it; once the session is lost it does not change.
 type memory struct {
-	key  string
-	book *memories
-	back time.Time // when the client returned
-
-	mu   sync.Mutex
-	held map[string]*past // by context
+	client string // see clientKey
+	key    string // of the client's connection, in the journal
+	book   *memories
+	held   map[string]held // by context
 }
 
-// past is what a client had of one context. A past that was read from the store
-// has the revision only, until it is resolved.
-type past struct {
+// held is what a client has of one context. The journal has the revision only.
+type held struct {
 	revision uint64
 	value    *kv.Value
-	until    time.Time // when the time is over for the client to repeat it
 }
 
-// memories are those of all clients of a gateway.
+// memories are those of the clients that were lost within returnWithin.
 type memories struct {
 	journal *journal
 
-	mu      sync.Mutex
-	lost    map[string]lostMemory
-	current map[string]*memory // of the newest peer, by key
+	mu   sync.Mutex
+	n    int
+	lost map[string][]*memory // by clientKey, as nothing tells pages in several tabs from each other
 }
 
-type lostMemory struct {
-	*memory
-	at time.Time
+// returned is what a client can have had before it returned.
+type returned struct {
+	memories []*memory
+	at       time.Time
+	recalled map[string]bool // by context
 }
 
-// identityKey is what tells a returning client: nothing else in its hello is the
-// same. It is "" for a client that cannot be told.
-func identityKey(id *node.Identity) string {
-	if id.PID == 0 {
-		return ""
+// clientKey is what tells a returning client, for nothing else in its hello is the
+// same: application and process id, or the origin for a page, which has no process id.
+// It is "" for a client that cannot be told.
+func clientKey(id *node.Identity, origin string) string {
+	switch {
+	case id.PID != 0:
+		return id.Application + "\x00" + strconv.Itoa(id.PID)
+	case origin != "":
+		return id.Application + "\x00" + origin
 	}
-	return id.Application + "\x00" + strconv.Itoa(id.PID)
+	return ""
 }
 
 // openMemories reads what an earlier run of the node has left: its clients were
 // lost when that ended, and return now.
 func openMemories(j *journal) *memories {
-	b := &memories{journal: j, lost: map[string]lostMemory{}, current: map[string]*memory{}}
+	b := &memories{journal: j, lost: map[string][]*memory{}}
 	for key, contexts := range j.load() {
-		m := &memory{key: key, book: b, held: map[string]*past{}}
+		m := &memory{client: key[:max(0, strings.LastIndexByte(key, 0))], key: key, book: b, held: map[string]held{}}
 		for name, revision := range contexts {
-			m.held[name] = &past{revision: revision}
+			m.held[name] = held{revision: revision}
 		}
-		b.lost[key] = lostMemory{m, time.Now()}
+		b.lose(m)
 	}
 	return b
 }
 
 // begin is the memory of a new peer, and what it had before if it is one that
 // returns.
-func (b *memories) begin(id *node.Identity) (m, returned *memory) {
-	m = &memory{key: identityKey(id), book: b, held: map[string]*past{}}
-	if m.key == "" {
+func (b *memories) begin(client string, id subjects.App) (*memory, *returned) {
+	m := &memory{client: client, book: b, held: map[string]held{}}
+	if client == "" {
 		return m, nil
 	}
+	m.key = client + "\x00" + string(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.current[m.key] = m
-	l, ok := b.lost[m.key]
-	delete(b.lost, m.key)
-	if !ok || time.Since(l.at) > returnWithin {
-		return m, nil
+	if lost := b.lost[client]; len(lost) > 0 {
+		return m, &returned{memories: slices.Clone(lost), at: time.Now(), recalled: map[string]bool{}}
 	}
-	l.back = time.Now()
-	return m, l.memory
+	return m, nil
 }
 
-// lose keeps the memory of a peer whose connection is gone.
+// lose keeps the memory of a peer whose connection is gone for returnWithin.
 func (b *memories) lose(m *memory) {
-	m.mu.Lock()
-	n := len(m.held)
-	m.mu.Unlock()
-	if m.key == "" {
+	if m.client == "" || len(m.held) == 0 {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.end(m) {
+	if b.n == maxMemories {
+		b.journal.drop(m.key)
 		return
 	}
-	for key, l := range b.lost {
-		if time.Since(l.at) > returnWithin {
-			delete(b.lost, key)
-			b.journal.drop(key)
-		}
-	}
-	if n > 0 && len(b.lost) < maxMemories {
-		b.lost[m.key] = lostMemory{m, time.Now()}
+	b.n++
+	b.lost[m.client] = append(b.lost[m.client], m)
+	time.AfterFunc(returnWithin, func() { b.expire(m) })
+}
+
+// expire forgets a client that was lost and cannot return any more.
+func (b *memories) expire(m *memory) {
+	b.journal.drop(m.key)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n--
+	b.lost[m.client] = slices.DeleteFunc(b.lost[m.client], func(other *memory) bool { return other == m })
+	if len(b.lost[m.client]) == 0 {
+		delete(b.lost, m.client)
 	}
 }
 
 // drop forgets a client that has ended.
 func (b *memories) drop(m *memory) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if m.key != "" && b.end(m) {
+	if m.client != "" {
 		b.journal.drop(m.key)
 	}
 }
 
-// end says whether the peer of a memory was the newest of its key. A process can
-// connect again before its old connection is seen to end. mu is held.
-func (b *memories) end(m *memory) bool {
-	if b.current[m.key] != m {
-		return false
-	}
-	delete(b.current, m.key)
-	return true
-}
-
 // note remembers what the client has now of a context.
 func (m *memory) note(name string, v *kv.Value, revision uint64) {
-	if m.key == "" {
+	if m.client == "" {
 		return
 	}
-	m.mu.Lock()
-	old := m.held[name]
-	m.held[name] = &past{revision: revision, value: v}
-	m.mu.Unlock()
-	if old == nil || old.revision != revision {
+	old, had := m.held[name]
+	m.held[name] = held{revision, v}
+	if !had || old.revision != revision {
 		m.book.journal.note(m.key, name, revision)
 	}
 }
 
 // forget forgets a context that the client has left.
 func (m *memory) forget(name string) {
-	m.mu.Lock()
-	_, had := m.held[name]
-	delete(m.held, name)
-	m.mu.Unlock()
-	if had {
+	if _, had := m.held[name]; had {
+		delete(m.held, name)
 		m.book.journal.note(m.key, name, 0)
 	}
 }
 
-// recall is what the client had of a context before it returned, once.
-func (x *contexts) recall(name string) *past {
-	m := x.returned
-	if m == nil || time.Since(m.back) > returnWithin {
-		return nil
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p := m.held[name]
-	delete(m.held, name)
-	return p
+// past is what a returned client can have had of a context.
+type past struct {
+	held  []held
+	until time.Time // when the time is over for the client to repeat it
 }
 
-// remembers says whether the client had a context before it returned.
+// remembers says whether the client can have had a context before it returned.
 func (x *contexts) remembers(name string) bool {
-	m := x.returned
-	if m == nil || time.Since(m.back) > returnWithin {
-		return false
+	r := x.returned
+	return r != nil && !r.recalled[name] && time.Since(r.at) <= returnWithin &&
+		slices.ContainsFunc(r.memories, func(m *memory) bool {
+			_, had := m.held[name]
+			return had
+		})
+}
+
+// recall is what the client can have had of a context before it returned, once.
+func (x *contexts) recall(name string) *past {
+	if !x.remembers(name) {
+		return nil
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.held[name] != nil
+	x.returned.recalled[name] = true
+	p := &past{}
+	for _, m := range x.returned.memories {
+		if h, ok := m.held[name]; ok {
+			p.held = append(p.held, h)
+		}
+	}
+	return p
 }
 
 // destroyedMeanwhile answers a returned client that creates a context again which
@@ -213,7 +210,7 @@ func (x *contexts) ghost(f *frame, id string) bool {
 	if !ok {
 		return false
 	}
-	if time.Since(x.returned.back) > returnWithin || x.app.Exists(name) {
+	if time.Since(x.returned.at) > returnWithin || x.app.Exists(name) {
 		delete(x.ghosts, id)
 		return false
 	}
@@ -226,9 +223,9 @@ func (x *contexts) ghost(f *frame, id string) bool {
 	return true
 }
 
-// resolve finds the value of a past that only has a revision, then calls done.
+// resolve finds the values of a past that only has revisions, then calls done.
 func (p *past) resolve(x *contexts, name string, done func()) {
-	if p.value != nil {
+	if !slices.ContainsFunc(p.held, func(h held) bool { return h.value == nil }) {
 		done()
 		return
 	}
@@ -236,11 +233,12 @@ func (p *past) resolve(x *contexts, name string, done func()) {
 	go func() { // ends within pastWithin
 		ctx, cancel := context.WithTimeout(peer.ctx, pastWithin)
 		defer cancel()
-		v, _, _ := x.app.At(ctx, name, p.revision) // or it is gone, and only the revision counts
-		peer.post(func() {
-			p.value = v
-			done()
-		})
+		for i, h := range p.held {
+			if h.value == nil {
+				p.held[i].value, _, _ = x.app.At(ctx, name, h.revision) // or it is gone, and only the revision counts
+			}
+		}
+		peer.post(done)
 	}()
 }
 
@@ -252,42 +250,38 @@ func (p *past) seen(now *kv.Value) {
 		return
 	}
 	p.until = time.Now().Add(announceSoon)
-	if p.value == nil {
+	if slices.ContainsFunc(p.held, func(h held) bool { return h.value == nil || differs(h.value, now) }) {
 		p.until = time.Now().Add(announceWithin)
-		return
 	}
-	for _, m := range p.value.Members() {
-		if !now.At([]string{m.Name}).Equal(m.Value) {
-			p.until = time.Now().Add(announceWithin)
-			return
-		}
-	}
+}
+
+// differs says whether a member of an object is another one now.
+func differs(was, now *kv.Value) bool {
+	return slices.ContainsFunc(was.Members(), func(m kv.Member) bool { return !now.At([]string{m.Name}).Equal(m.Value) })
 }
 
 // repeats says whether an update only repeats what the client had before its
 // connection was lost. Only the first update after the return is looked at.
 func (c *shared) repeats(d delta) bool {
 	p := c.past
-	if p == nil || !c.known || len(c.snapshot) > 0 {
-		return false
-	}
 	c.past = nil
-	if time.Now().After(p.until) || d.reset != nil || len(d.commands) == 0 {
+	if p == nil || !c.known || time.Now().After(p.until) || d.reset != nil || len(d.commands) == 0 {
 		return false
 	}
-	for _, cmd := range d.commands {
-		if len(cmd.path) != 1 || cmd.value == nil {
-			return false
-		}
-		if p.value == nil { // it can only be asked whether somebody has written there since
-			if !c.state.ChangedSince(p.revision, cmd.path...) && !c.view.At(cmd.path).Equal(cmd.value) {
-				return false
-			}
-			continue
-		}
-		if !p.value.At(cmd.path).Equal(cmd.value) {
-			return false
-		}
+	// Even if nothing of it has changed: the change may be on its way to this node.
+	return slices.ContainsFunc(p.held, func(h held) bool {
+		return !slices.ContainsFunc(d.commands, func(cmd command) bool { return !c.had(h, cmd) })
+	})
+}
+
+// had says whether the client had what a command of it sets.
+func (c *shared) had(h held, cmd command) bool {
+	switch {
+	case len(cmd.path) != 1 || cmd.value == nil:
+		return false
+	case h.value == nil: // it can only be asked whether somebody has written there since
+		return c.state.ChangedSince(h.revision, cmd.path...) || c.view.At(cmd.path).Equal(cmd.value)
+	default:
+		return h.value.At(cmd.path).Equal(cmd.value)
 	}
-	return true // even if nothing of it has changed: the change may be on its way to this node
 }

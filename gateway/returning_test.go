@@ -2,10 +2,17 @@ package gateway_test
 
 import (
 	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/weft-fabric/weft/gateway"
+	"github.com/weft-fabric/weft/gateway/edge"
 	"github.com/weft-fabric/weft/node"
 )
 
@@ -16,6 +23,7 @@ type trip struct {
 	fb     *fabric
 	node   *node.Node
 	home   *gateway.Gateway
+	origin string // of a page
 	me     frame
 	id     string
 	before *client
@@ -25,20 +33,22 @@ type trip struct {
 
 func newTrip(t *testing.T) *trip {
 	t.Helper()
+	return newTripOf(t, "", identity("blotter"))
+}
+
+// newTripOf is one of a page, if there is an origin.
+func newTripOf(t *testing.T, origin string, me frame) *trip {
+	t.Helper()
 	fb := newFabric(t)
 	n, err := fb.node(t.Context(), realm, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := fb.gateway(n, "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &trip{t: t, fb: fb, node: n, home: home, me: identity("blotter")}
+	p := &trip{t: t, fb: fb, node: n, origin: origin, me: me}
+	p.start()
 	p.other = app(t, fb.desk(t, realm, "b"), "other")
 	p.id = p.other.create("ctx", frame{"n": 1, "o": frame{"x": 1}, "same": true})
-	p.before = dial(t, home)
-	p.before.hello(p.me)
+	p.before = p.connect()
 	p.before.announced("ctx")
 	p.before.open(p.id)
 	p.before.update(p.id, commands(set("own", 1)))
@@ -55,8 +65,7 @@ func (p *trip) leave() {
 // back returns as a library does: it subscribes again.
 func (p *trip) back() {
 	p.t.Helper()
-	p.after = dial(p.t, p.home)
-	p.after.hello(p.me)
+	p.after = p.connect()
 	p.after.announced("ctx")
 	p.after.mirror(p.id)
 	p.after.open(p.id)
@@ -70,10 +79,43 @@ func (p *trip) repeat() frame { return commands(set("n", 1), set("o", frame{"x":
 func (p *trip) restart() {
 	p.t.Helper()
 	p.home.Stop()
+	p.start()
+}
+
+func (p *trip) start() {
+	p.t.Helper()
 	var err error
-	if p.home, err = p.fb.gateway(p.node, "a"); err != nil {
+	p.home, err = p.fb.gateway(p.node, "a", func(cfg *gateway.Config) {
+		if p.origin != "" {
+			cfg.Edge.Origins, cfg.Edge.Auth = []string{p.origin}, edge.OSUser
+		}
+	})
+	if err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// connect is a connection that has said hello.
+func (p *trip) connect() *client {
+	p.t.Helper()
+	if p.origin == "" {
+		c := dial(p.t, p.home)
+		c.hello(p.me)
+		return c
+	}
+	c, err := tryDial(p.t, p.home.URLs()[0], http.Header{"Origin": {p.origin}})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	token, err := os.ReadFile(filepath.Join(p.fb.dir, "a", "token"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	m := helloOf(p.me)
+	m["authentication"] = frame{"method": "secret", "login": "ada", "secret": strings.TrimSpace(string(token))}
+	c.g = p.home
+	c.expect(m, frame{"type": "welcome"})
+	return c
 }
 
 // present is what the context is by now.
@@ -112,6 +154,63 @@ func TestAReturnedClientRepeats(t *testing.T) {
 			p.other.none(frame{"type": "context-updated", "updater_id": p.after.me})
 		})
 	}
+}
+
+// TestAReturnedClientDoesNotWait: it repeats what it knew before it has heard what is
+// there now, as libraries do that hear of the context late.
+func TestAReturnedClientDoesNotWait(t *testing.T) {
+	p := newTrip(t)
+	p.leave()
+	p.restart()
+	p.after = p.connect()
+	p.after.announced("ctx")
+	p.after.mirror(p.id)
+	snapshot := p.after.send(about("subscribe-context", p.id))
+	update := p.after.send(updating(p.id, p.repeat()))
+	second := p.after.send(updating(p.id, commands(set("later", 1))))
+	p.after.ordered(frame{"request_id": snapshot, "type": "subscribed-context"}, frame{"request_id": update, "type": "success"}, frame{"request_id": second, "type": "success"})
+	want := maps.Clone(tripped)
+	want["later"] = 1
+	p.present(want)
+}
+
+// TestPagesReturn: nothing tells two pages of an application from each other.
+func TestPagesReturn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		away  func(*trip)
+		close func(*client)
+		want  frame
+	}{
+		"connection lost":   {func(*trip) {}, (*client).close, tripped},
+		"gateway restarted": {(*trip).restart, (*client).close, tripped},
+		"page closed": {func(*trip) {}, func(c *client) { _ = c.ws.Close(websocket.StatusGoingAway, "") },
+			frame{"n": 1, "o": frame{"x": 1}, "same": true, "own": 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newTripOf(t, "https://desk.example", frame{"application": "blotter", "api": "6.10.4"})
+			tab := p.connect() // has not heard of the context yet
+			tt.close(tab)
+			tt.close(p.before)
+			poll(t, "they are gone", func() bool { return p.home.Stats().Clients == 0 })
+			p.leave()
+			tt.away(p)
+			p.connect()
+			p.back()
+			p.after.update(p.id, p.repeat())
+			p.present(tt.want)
+		})
+	}
+}
+
+// TestAnotherOrigin is another page.
+func TestAnotherOrigin(t *testing.T) {
+	p := newTripOf(t, "https://desk.example", frame{"application": "blotter", "api": "6.10.4"})
+	p.leave()
+	p.origin = "https://other.example"
+	p.restart()
+	p.back()
+	p.after.update(p.id, p.repeat())
+	p.present(frame{"n": 1, "o": frame{"x": 1}, "same": true, "own": 1})
 }
 
 // TestAReturnedClientSaysSomethingNew: only what repeats is held back, and only once.

@@ -195,20 +195,25 @@ func TestADeadClientIsDisconnected(t *testing.T) {
 
 // TestTooManyAnswersForASlowClient: what cannot be left out is bounded too.
 func TestTooManyAnswersForASlowClient(t *testing.T) {
-	t.Parallel()
 	logged := &lines{}
 	g := newFabric(t).desk(t, realm, "a", func(cfg *gateway.Config) { cfg.Logger = slog.New(slog.NewJSONHandler(logged, nil)) })
 	other := app(t, g, "other")
 	c := dial(t, g, func(l *line) { l.small = true })
 	c.hello(identity("asks much"))
 	id := c.create("ctx", frame{"large": strings.Repeat("x", 500_000)})
+	held := heap()
 	c.line.pause()
 	request := fmt.Sprintf(`{"type":"subscribe-context","domain":"global","context_id":%q,"peer_id":%q,"request_id":"x"}`, id, c.me)
-	for range 100 {
+	for range 150 {
 		if c.try(request) != nil {
 			break
 		}
 	}
+	other.fence()
+	if grown := heap() - held; grown > 32<<20 {
+		t.Errorf("the heap has grown by %d MiB", grown>>20)
+	}
+	t.Parallel() // the rest takes ten seconds, and no care
 	poll(t, "it is disconnected", func() bool { return g.Stats().Clients == 1 })
 	logged.disconnected(t)
 	other.fence()

@@ -23,10 +23,9 @@ type contexts struct {
 	p   *peer
 	app *node.Contexts
 	// domain is the domain of pushes: global, or context for one that joined it.
-	domain string
-	names  map[string]string // of the announced contexts, by id
-	open   map[string]*shared
-	// returned is what the peer had before its connection was lost, nil if it is new.
+	domain   string
+	names    map[string]string // of the announced contexts, by id
+	open     map[string]*shared
 	returned *returned
 	ghosts   map[string]string // names by id, see ghost
 	// orphans are what waits for the end of a context that nobody holds any more.
@@ -354,7 +353,7 @@ func (x *contexts) created(f *frame, name string, data *kv.Value, created bool, 
 // What it wanted to create fills what the context lacks.
 func (x *contexts) joinExisting(f *frame, name string, data *kv.Value) {
 	p := x.p
-	if x.remembers(name) {
+	if x.remembered(name) != nil {
 		x.subscribe(f, name)
 		return
 	}
@@ -423,7 +422,8 @@ func (x *contexts) subscribe(f *frame, name string) {
 // joined answers a subscribe-context as soon as the state is known.
 func (c *shared) joined(f *frame) {
 	c.snapshot = append(c.snapshot, snapshotRequest{f, c.started, time.Now().Add(comesWithin)})
-	if c.x.open[c.name] != c { // its end came first
+	if c.x.open[c.name] != c { // its end was told first
+		c.last = nil
 		c.unanswered()
 		return
 	}
@@ -485,6 +485,7 @@ func (c *shared) answerSnapshots() {
 			c.x.p.fail(f.frame, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to read context")
 			continue
 		}
+		c.push() // who wrote, for one that has created the context
 		c.sendSnapshot(f.frame, c.view)
 		c.has(c.view, c.state.Revision)
 		c.want, c.ready = false, true
@@ -754,7 +755,13 @@ func (c *shared) take(e node.ContextEvent) {
 // flush pushes the difference between what the client has and should have. Never
 // in one read with the success of an update of its own: see package doc, "Races".
 func (c *shared) flush() {
-	if !c.want || !c.member || !c.ready || c.view == nil || len(c.snapshot) > 0 {
+	if len(c.snapshot) == 0 { // else with the next of them
+		c.push()
+	}
+}
+
+func (c *shared) push() {
+	if !c.want || !c.member || !c.ready || c.view == nil {
 		return
 	}
 	held := c.certain()

@@ -52,6 +52,7 @@ type interop struct {
 	serving map[string]finisher      // by invocation id
 	calls   map[subjects.App]int     // in flight, by server
 	subs    map[string]*subscription // by subscription id
+	asking  map[*subscription]bool   // that have no answer yet
 }
 
 // knownNode is a node as the peer was told of it.
@@ -75,7 +76,7 @@ func newInterop(p *peer) *interop {
 	return &interop{
 		p: p, nodes: map[subjects.Node]*knownNode{}, peers: map[subjects.App]*knownPeer{}, late: map[subjects.App]time.Time{},
 		offered: map[string]*offered{}, interests: map[string]*interest{}, branches: map[string]map[*node.Stream]int{}, strangers: map[subjects.App][]func(){}, watched: map[string]func(){},
-		told: map[subjects.App]bool{}, serving: map[string]finisher{}, calls: map[subjects.App]int{}, subs: map[string]*subscription{},
+		told: map[subjects.App]bool{}, serving: map[string]finisher{}, calls: map[subjects.App]int{}, subs: map[string]*subscription{}, asking: map[*subscription]bool{},
 	}
 }
 
@@ -122,6 +123,7 @@ func (x *interop) leave() {
 	x.member = false
 	x.mu.Lock()
 	serving, subs := slices.Collect(maps.Values(x.serving)), slices.Collect(maps.Values(x.subs))
+	subs = slices.AppendSeq(subs, maps.Keys(x.asking))
 	clear(x.serving)
 	clear(x.subs)
 	clear(x.told)

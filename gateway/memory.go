@@ -54,9 +54,12 @@ type memories struct {
 	lost map[string][]*memory // by clientKey, as nothing tells pages in several tabs from each other
 }
 
-// returned is what a client can have had before it returned.
+// returned is what a client can have had before its connection, if it has returned.
+// It is looked up when it is asked for, for a client can be back before the end of its
+// old connection was seen.
 type returned struct {
-	memories []*memory
+	book     *memories
+	client   string
 	at       time.Time
 	recalled map[string]bool // by context
 }
@@ -88,20 +91,22 @@ func openMemories(j *journal) *memories {
 	return b
 }
 
-// begin is the memory of a new peer, and what it had before if it is one that
-// returns.
+// begin is the memory of a new peer, and what it had before.
 func (b *memories) begin(client string, id subjects.App) (*memory, *returned) {
-	m := &memory{client: client, book: b, held: map[string]held{}}
-	if client == "" {
-		return m, nil
-	}
-	m.key = client + "\x00" + string(id)
+	return &memory{client: client, key: client + "\x00" + string(id), book: b, held: map[string]held{}},
+		&returned{book: b, client: client, at: time.Now(), recalled: map[string]bool{}}
+}
+
+// of is what was lost of a context.
+func (b *memories) of(client, name string) (list []held) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if lost := b.lost[client]; len(lost) > 0 {
-		return m, &returned{memories: slices.Clone(lost), at: time.Now(), recalled: map[string]bool{}}
+	for _, m := range b.lost[client] {
+		if h, had := m.held[name]; had {
+			list = append(list, h)
+		}
 	}
-	return m, nil
+	return list
 }
 
 // lose keeps the memory of a peer whose connection is gone for returnWithin.
@@ -165,29 +170,23 @@ type past struct {
 	until time.Time // when the time is over for the client to repeat it
 }
 
-// remembers says whether the client can have had a context before it returned.
-func (x *contexts) remembers(name string) bool {
+// remembered is what the client can have had of a context before it returned.
+func (x *contexts) remembered(name string) []held {
 	r := x.returned
-	return r != nil && !r.recalled[name] && time.Since(r.at) <= returnWithin &&
-		slices.ContainsFunc(r.memories, func(m *memory) bool {
-			_, had := m.held[name]
-			return had
-		})
+	if r.recalled[name] || time.Since(r.at) > returnWithin {
+		return nil
+	}
+	return r.book.of(r.client, name)
 }
 
 // recall is what the client can have had of a context before it returned, once.
 func (x *contexts) recall(name string) *past {
-	if !x.remembers(name) {
+	list := x.remembered(name)
+	if list == nil {
 		return nil
 	}
 	x.returned.recalled[name] = true
-	p := &past{}
-	for _, m := range x.returned.memories {
-		if h, ok := m.held[name]; ok {
-			p.held = append(p.held, h)
-		}
-	}
-	return p
+	return &past{held: list}
 }
 
 // destroyedMeanwhile answers a returned client that creates a context again which

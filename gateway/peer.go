@@ -154,6 +154,7 @@ func (p *peer) join(f *frame) {
 		return
 	}
 	p.joined[domain] = restrictions
+	p.ended = false
 	p.publishDomains()
 	switch domain {
 	case domainAGM:

@@ -292,6 +292,7 @@ func TestBackTooLate(t *testing.T) {
 func TestDestroyedMeanwhile(t *testing.T) {
 	p := newTrip(t)
 	p.before.close()
+	poll(t, "it is gone", func() bool { return p.home.Stats().Clients == 0 })
 	p.other.expect(about("destroy-context", p.id), done("global"))
 	p.after = dial(t, p.home)
 	p.after.hello(p.me)

@@ -69,7 +69,11 @@ func (r *rules) answer(f frame, id string, request frame) string {
 	if f.is("subscribed") && f["domain"] == "agm" {
 		r.streams[f.str("subscription_id")] = request.str("server_id")
 	}
-	if !f.is("success") {
+	switch {
+	case request.is("create-context") && !f.is("error"): // it takes its time: what was sent meanwhile came before
+		r.members[f.str("context_id")] = int(requests.Load())
+		return ""
+	case !f.is("success"):
 		return ""
 	}
 	switch {

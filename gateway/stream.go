@@ -15,31 +15,30 @@ import (
 type subscription struct {
 	x       *interop
 	request *frame
-	id      string // what the client calls it, once it was accepted
 	server  subjects.App
 	stream  string
-	gap     *node.StreamEvent // to be announced with the next message
 
-	mu    sync.Mutex // guards what follows
-	sub   *node.Subscription
-	ended bool // by the client: it is told nothing more
+	mu       sync.Mutex // guards what follows; before that of x
+	answered bool
+	id       string            // what the client calls it, once it was accepted
+	gap      *node.StreamEvent // to be announced with the next message
+	sub      *node.Subscription
+	ended    bool // by the client: it is told nothing more
 }
 
-// stop ends the subscription at the client's wish.
+// stop ends the subscription at the client's wish, and answers the request for it if
+// that was not answered.
 func (s *subscription) stop() {
 	s.mu.Lock()
+	if !s.ended && !s.answered {
+		s.x.fail(s.request, wire.Errorf(wire.TargetGone, "the app has left"), uriRejected)
+	}
 	s.ended = true
 	sub := s.sub
 	s.mu.Unlock()
 	if sub != nil {
 		sub.Close()
 	}
-}
-
-func (s *subscription) stopped() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended
 }
 
 // subscribe subscribes the peer to a stream of another app.
@@ -61,10 +60,11 @@ func (x *interop) subscribe(f *frame) {
 		x.p.fail(f, domainAGM, domainAGM+"."+uriInvocation, wire.AsError(err).Error())
 		return
 	}
+	s := &subscription{x: x, request: f, server: server, stream: m.Name}
 	x.mu.Lock()
 	x.calls[server]++ // while it is being asked for
+	x.asking[s] = true
 	x.mu.Unlock()
-	s := &subscription{x: x, request: f, server: server, stream: m.Name}
 	go s.run(m.Name, a.payload(), text) // ends with the subscription, which ends with the peer
 }
 
@@ -73,8 +73,13 @@ func (s *subscription) run(stream string, args wire.Payload, detail string) {
 	x, p := s.x, s.x.p
 	sub, err := p.client.Subscribe(p.ctx, stream, args, node.Exactly(s.server), node.Timeout(wire.MaxCallTimeout), node.Detail(detail), node.Direct(s.direct))
 	if err != nil {
-		x.fail(s.request, err, uriRejected)
-		x.uncount(s.server)
+		s.mu.Lock()
+		if !s.ended {
+			s.answered = true
+			x.fail(s.request, err, uriRejected)
+		}
+		s.mu.Unlock()
+		x.asked(s)
 		return
 	}
 	s.mu.Lock()
@@ -88,8 +93,12 @@ func (s *subscription) run(stream string, args wire.Payload, detail string) {
 		p.s.out.await(p.ctx)
 		s.take(e)
 	}
+	s.mu.Lock()
+	id := s.id
+	s.mu.Unlock()
+	x.asked(s) // if it was stopped before
 	x.mu.Lock()
-	delete(x.subs, s.id)
+	delete(x.subs, id)
 	x.mu.Unlock()
 	p.syncSoon() // what was put off for it
 }
@@ -103,9 +112,11 @@ func (s *subscription) direct(e node.StreamEvent) bool {
 	return true
 }
 
-// take passes an event on.
+// take passes an event on. Nothing comes after the answer to the request that ended it.
 func (s *subscription) take(e node.StreamEvent) {
-	if s.stopped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
 		return
 	}
 	switch e.Kind {
@@ -117,6 +128,17 @@ func (s *subscription) take(e node.StreamEvent) {
 		s.missed(e)
 	case node.StreamClosed:
 		s.cancelled(e)
+	}
+}
+
+// asked notes that a request for a subscription has its answer, once.
+func (x *interop) asked(s *subscription) {
+	x.mu.Lock()
+	asking := x.asking[s]
+	delete(x.asking, s)
+	x.mu.Unlock()
+	if asking {
+		x.uncount(s.server)
 	}
 }
 
@@ -134,13 +156,13 @@ func (s *subscription) started(e node.StreamEvent) {
 	if s.id != "" {
 		return // again, after a reconnect
 	}
-	s.id = e.ID
+	s.id, s.answered = e.ID, true
 	x := s.x
 	x.mu.Lock()
 	x.subs[s.id] = s
 	x.mu.Unlock()
 	x.p.s.send(begin(domainAGM, "subscribed").raw("request_id", s.request.request).str("peer_id", string(x.p.id)).str("subscription_id", s.id))
-	x.uncount(s.server)
+	x.asked(s)
 }
 
 // event passes on one message. A gap before it is announced with it: the clients'

@@ -78,8 +78,9 @@ type shared struct {
 // that the peer has sent before it.
 type snapshotRequest struct {
 	*frame
-	after uint64
-	until time.Time // when to give up on a context that is not there yet
+	creator bool
+	after   uint64
+	until   time.Time // when to give up on a context that is not there yet
 }
 
 // comesWithin is how long a context may take to come to this node that another one
@@ -365,7 +366,7 @@ func (x *contexts) joinExisting(f *frame, name string, data *kv.Value) {
 				if err != nil {
 					p.log.Debug("what a second creator adds was not written", slog.String("context", name), slog.Any("error", err))
 				}
-				x.subscribe(f, name)
+				x.join(f, name, true)
 			})
 		},
 	})
@@ -392,7 +393,10 @@ func (x *contexts) openContext(name string) (*shared, error) {
 }
 
 // subscribe makes the peer a member and answers with a snapshot.
-func (x *contexts) subscribe(f *frame, name string) {
+func (x *contexts) subscribe(f *frame, name string) { x.join(f, name, false) }
+
+// join is subscribe, also for a creator, who has to get what it has added.
+func (x *contexts) join(f *frame, name string, creator bool) {
 	if err := x.p.mayRead(name); err != nil {
 		x.failed(f, err)
 		return
@@ -403,25 +407,25 @@ func (x *contexts) subscribe(f *frame, name string) {
 		return
 	}
 	if c.member {
-		c.joined(f)
+		c.joined(f, creator)
 		return
 	}
 	c.member = true
 	past := x.recall(name)
 	if past == nil {
-		c.joined(f)
+		c.joined(f, creator)
 		return
 	}
 	c.past, c.recalling = past, true
 	past.resolve(x, name, func() {
 		c.recalling = false
-		c.joined(f)
+		c.joined(f, creator)
 	})
 }
 
 // joined answers a subscribe-context as soon as the state is known.
-func (c *shared) joined(f *frame) {
-	c.snapshot = append(c.snapshot, snapshotRequest{f, c.started, time.Now().Add(comesWithin)})
+func (c *shared) joined(f *frame, creator bool) {
+	c.snapshot = append(c.snapshot, snapshotRequest{f, creator, c.started, time.Now().Add(comesWithin)})
 	if c.x.open[c.name] != c { // its end was told first
 		c.last = nil
 		c.unanswered()
@@ -485,10 +489,13 @@ func (c *shared) answerSnapshots() {
 			c.x.p.fail(f.frame, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to read context")
 			continue
 		}
-		c.push() // who wrote, for one that has created the context
-		c.sendSnapshot(f.frame, c.view)
-		c.has(c.view, c.state.Revision)
-		c.want, c.ready = false, true
+		if c.ready && !f.creator && c.held != nil && len(c.doubts) == 0 { // the rest is pushed, with who wrote it
+			c.sendSnapshot(f.frame, c.held)
+		} else {
+			c.sendSnapshot(f.frame, c.view)
+			c.has(c.view, c.state.Revision)
+			c.want, c.ready = false, true
+		}
 		c.answered = s.out.count() // clients take it when they read the answer, like that to an update
 		c.past.seen(c.view)
 	}
@@ -630,8 +637,11 @@ func (c *shared) answer(f *frame, d delta, err error) {
 	}
 	// What the client has sent and was not answered for yet is in the view and not
 	// in its object; that is no reason to push as long as nobody else writes.
-	held := c.certain()
-	if held != c.view && (c.inflight == 0 || c.foreign) {
+	switch held := c.certain(); {
+	case held == c.view:
+	case held != nil && c.view != nil && len(c.doubts) == 0 && len(kv.Diff(held, c.view)) == 0:
+		c.has(c.view, c.state.Revision)
+	case c.inflight == 0 || c.foreign:
 		c.want = true
 	}
 	c.foreign = c.foreign && c.inflight > 0
@@ -679,12 +689,9 @@ func (c *shared) certain() *kv.Value {
 	return v
 }
 
-// poll takes what the watch has and tells the client. What comes while a snapshot
-// waits for the client is pushed after that, so that the client sees every state.
+// poll takes what the watch has and tells the client.
 func (c *shared) poll() {
-	if !c.parting || len(c.snapshot) == 0 {
-		c.drain()
-	}
+	c.drain()
 	c.answerSnapshots()
 	c.flush()
 }
@@ -755,13 +762,7 @@ func (c *shared) take(e node.ContextEvent) {
 // flush pushes the difference between what the client has and should have. Never
 // in one read with the success of an update of its own: see package doc, "Races".
 func (c *shared) flush() {
-	if len(c.snapshot) == 0 { // else with the next of them
-		c.push()
-	}
-}
-
-func (c *shared) push() {
-	if !c.want || !c.member || !c.ready || c.view == nil {
+	if !c.want || !c.member || !c.ready || c.view == nil || len(c.snapshot) > 0 {
 		return
 	}
 	held := c.certain()

@@ -190,7 +190,7 @@ func (g *Gateway) seen(id node.Identity, except *peer) bool {
 
 // forget is told that a peer leaves.
 func (g *Gateway) forget(p *peer) {
-	if p.ended || websocket.CloseStatus(context.Cause(p.s.ctx)) == websocket.StatusGoingAway { // of a page that is closed
+	if p.ended || websocket.CloseStatus(p.s.cause) == websocket.StatusGoingAway { // of a page that is closed
 		g.memories.drop(p.memory)
 	} else {
 		g.memories.lose(p.memory)

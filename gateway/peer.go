@@ -225,6 +225,7 @@ func (p *peer) syncSoon() {
 
 // leave ends the peer: its connection is gone, or says hello again.
 func (p *peer) leave() {
+	p.topics.finish()
 	p.cancel()
 	p.contexts.leave(domainGlobal)
 	p.s.g.forget(p)

@@ -27,8 +27,10 @@ type session struct {
 	log  *slog.Logger
 	ctx  context.Context // ends with the session
 	end  context.CancelCauseFunc
+	// cause is why it ends; nil before.
+	cause error
 
-	frames chan *frame
+	frames chan *frame // closed when there are no more
 	out    *outbox
 	in     *inbox
 
@@ -42,21 +44,24 @@ type session struct {
 
 func newSession(ctx context.Context, g *Gateway, conn *edge.Conn) *session {
 	s := &session{g: g, conn: conn, frames: make(chan *frame, aheadFrames), out: newOutbox(), in: newInbox()}
-	s.ctx, s.end = context.WithCancelCause(ctx)
+	// Not below ctx, which ends with the connection: what the client has said before is
+	// heard.
+	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.log = g.log.With(slog.String("remote", conn.Remote()))
 	return s
 }
 
 // run is the session from the first frame to the last.
 func (s *session) run() {
-	readerDone, writerDone := make(chan struct{}), make(chan struct{})
+	writerDone := make(chan struct{})
+	var gone error
 	go func() { // ends with the connection, which run closes
-		defer close(readerDone)
-		s.end(s.read())
+		defer close(s.frames)
+		gone = s.read()
 	}()
 	go func() { // ends with s.ctx
 		defer close(writerDone)
-		s.end(s.write())
+		s.write()
 	}()
 	hello := time.AfterFunc(helloWithin, func() {
 		s.in.post(func() {
@@ -65,26 +70,36 @@ func (s *session) run() {
 			}
 		})
 	})
-	s.handleAll()
+	if s.handleAll() {
+		s.cause = gone
+	} else {
+		s.cause = context.Cause(s.ctx)
+	}
 	hello.Stop()
 	s.leave()
-	s.close(context.Cause(s.ctx))
-	<-readerDone
+	s.end(s.cause)
+	s.close(s.cause)
+	for range s.frames { // nobody hears what comes after the end
+	}
 	<-writerDone
 }
 
-// handleAll handles what comes until the session ends.
-func (s *session) handleAll() {
+// handleAll handles what comes until the session ends; all says that it is because the
+// client says nothing more.
+func (s *session) handleAll() (all bool) {
 	for {
 		select {
-		case f := <-s.frames:
+		case f, ok := <-s.frames:
+			if !ok {
+				return true
+			}
 			s.handle(f)
 		case <-s.in.wake:
 			for _, f := range s.in.take() {
 				f()
 			}
 		case <-s.ctx.Done():
-			return
+			return false
 		}
 	}
 }
@@ -110,16 +125,18 @@ func (s *session) read() error {
 	}
 }
 
-// write writes what waits until the session ends.
-func (s *session) write() error {
+// write writes what waits until the session ends. A connection that takes nothing more
+// ends the reading too.
+func (s *session) write() {
 	for {
 		frames, ping, err := s.out.take()
 		if err != nil {
-			return err
+			s.end(err)
+			return
 		}
 		if len(frames) > 0 {
-			if err := s.conn.Write(frames...); err != nil {
-				return err
+			if s.conn.Write(frames...) != nil {
+				return
 			}
 			s.out.wrote(frames)
 		}
@@ -133,7 +150,7 @@ func (s *session) write() error {
 		select {
 		case <-s.out.wake:
 		case <-s.ctx.Done():
-			return nil
+			return
 		}
 	}
 }
@@ -142,8 +159,11 @@ func (s *session) write() error {
 func (s *session) ping(number uint64) {
 	ctx, cancel := context.WithTimeout(s.ctx, pongWithin)
 	defer cancel()
-	if err := s.conn.Ping(ctx); err != nil {
+	switch err := s.conn.Ping(ctx); {
+	case wire.CodeOf(err) == wire.Timeout:
 		s.end(wire.Errorf(wire.Timeout, "no pong: %w", err))
+		return
+	case err != nil: // the end of the connection, of which read tells
 		return
 	}
 	s.in.post(func() { s.pong(number) })

@@ -9,6 +9,8 @@ import (
 
 	"github.com/coder/websocket"
 	"pgregory.net/rapid"
+
+	"github.com/weft-fabric/weft/gateway"
 )
 
 // promptly is how long an answer of the gateway itself may take: a second, on a machine
@@ -240,6 +242,34 @@ func (s *sessions) end() {
 		s.answered(c, true)
 		c.close()
 	}
+}
+
+// TestLastWords: what a client says just before it goes is heard. Of a call the outcome is
+// nobody's by then.
+func TestLastWords(t *testing.T) {
+	everywhere(t, func(t *testing.T, a, b *gateway.Gateway) {
+		server := app(t, a, "pricer", "bus")
+		topic, name := unique("topic"), unique("ctx")
+		id := server.create(name, frame{})
+		listens := server.listen(subscribingTo(topic))
+		for i := range 30 {
+			c := app(t, b, "blotter", "bus")
+			c.announced(name)
+			reached(t, c, topic, server, listens)
+			for range 100 {
+				c.send(publishingTo(topic, frame{"i": -1}))
+			}
+			c.send(publishingTo(topic, frame{"i": i}))
+			c.send(updating(id, commands(set("i", i))))
+			if i%2 == 0 {
+				_ = c.ws.Close(websocket.StatusNormalClosure, "") // the gateway may be first
+			} else {
+				c.close()
+			}
+			server.await(message(listens, frame{"i": i}))
+			server.at(frame{"type": "context-updated", "context_id": id, "updater_id": c.me})
+		}
+	})
 }
 
 // TestNeverAHello: who never says hello is disconnected after half a minute. The

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 
@@ -17,6 +18,8 @@ type subscription struct {
 	request *frame
 	server  subjects.App
 	stream  string
+	ctx     context.Context // ends with the peer, or when the client ends the subscription
+	cancel  context.CancelFunc
 
 	mu       sync.Mutex // guards what follows; before that of x
 	answered bool
@@ -36,6 +39,7 @@ func (s *subscription) stop() {
 	s.ended = true
 	sub := s.sub
 	s.mu.Unlock()
+	s.cancel()
 	if sub != nil {
 		sub.Close()
 	}
@@ -61,6 +65,7 @@ func (x *interop) subscribe(f *frame) {
 		return
 	}
 	s := &subscription{x: x, request: f, server: server, stream: m.Name}
+	s.ctx, s.cancel = context.WithCancel(x.p.ctx)
 	x.mu.Lock()
 	x.calls[server]++ // while it is being asked for
 	x.asking[s] = true
@@ -71,7 +76,8 @@ func (x *interop) subscribe(f *frame) {
 // run subscribes, and passes on what waits until the subscription is over.
 func (s *subscription) run(stream string, args wire.Payload, detail string) {
 	x, p := s.x, s.x.p
-	sub, err := p.client.Subscribe(p.ctx, stream, args, node.Exactly(s.server), node.Timeout(wire.MaxCallTimeout), node.Detail(detail), node.Direct(s.direct))
+	defer s.cancel()
+	sub, err := p.client.Subscribe(s.ctx, stream, args, node.Exactly(s.server), node.Timeout(wire.MaxCallTimeout), node.Detail(detail), node.Direct(s.direct))
 	if err != nil {
 		s.mu.Lock()
 		if !s.ended {
@@ -89,8 +95,8 @@ func (s *subscription) run(stream string, args wire.Payload, detail string) {
 	if ended {
 		sub.Close()
 	}
-	for e := range sub.Events(p.ctx) {
-		p.s.out.await(p.ctx)
+	for e := range sub.Events(s.ctx) {
+		p.s.out.await(s.ctx)
 		s.take(e)
 	}
 	s.mu.Lock()

@@ -4,14 +4,19 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
 
-// maxUnpublished is how many messages of a peer wait to be published.
-const maxUnpublished = 1024
+const (
+	// maxUnpublished is how many messages of a peer wait to be published.
+	maxUnpublished = 1024
+	// lastWordsWithin is how long those of a peer that has gone may take.
+	lastWordsWithin = 2 * time.Second
+)
 
 // topics is what a peer has of pub/sub.
 type topics struct {
@@ -21,6 +26,7 @@ type topics struct {
 	// publishing are messages for the goroutine that publishes them, which can have
 	// to wait for NATS; nil before the first.
 	publishing chan func()
+	published  chan struct{} // closed when that goroutine has ended
 }
 
 func newTopics(p *peer) *topics {
@@ -38,6 +44,19 @@ func (p *peer) bus(f *frame) {
 		p.topics.publish(f)
 	default:
 		p.unhandled(f)
+	}
+}
+
+// finish waits until what the peer has published is on its way.
+func (x *topics) finish() {
+	if x.publishing == nil {
+		return
+	}
+	close(x.publishing)
+	select {
+	case <-x.published:
+	case <-time.After(lastWordsWithin):
+		x.p.log.Warn("messages of a client that has gone were not published", slog.Int("count", len(x.publishing)))
 	}
 }
 
@@ -141,8 +160,8 @@ func (x *topics) publish(f *frame) {
 		opts = append(opts, node.TopicTarget(target))
 	}
 	if x.publishing == nil {
-		x.publishing = make(chan func(), maxUnpublished)
-		go x.publishAll(x.publishing) // ends with p.ctx
+		x.publishing, x.published = make(chan func(), maxUnpublished), make(chan struct{})
+		go x.publishAll() // ends with finish, or with p.ctx
 	}
 	select {
 	case x.publishing <- func() {
@@ -155,12 +174,10 @@ func (x *topics) publish(f *frame) {
 	}
 }
 
-func (x *topics) publishAll(queue <-chan func()) {
-	for {
-		select {
-		case publish := <-queue:
-			publish()
-		case <-x.p.ctx.Done():
+func (x *topics) publishAll() {
+	defer close(x.published)
+	for publish := range x.publishing {
+		if publish(); x.p.ctx.Err() != nil {
 			return
 		}
 	}

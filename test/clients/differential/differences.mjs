@@ -393,7 +393,7 @@ export const differences = [
   {
     id: "pending-subscription",
     reference: "a subscription has an id for both sides, and its end, before it is accepted",
-    weft: "it has none before: if its publisher goes the request fails, if its subscriber goes the publisher hears it when it accepts, and private data is dropped",
+    weft: "it has none before: if its publisher goes, or its subscriber, the request fails; if its subscriber goes the publisher hears it when it accepts, and private data is dropped",
     places: [
       place("gone/everything", "server close", "caller", [{ type: "subscription-cancelled", subscription_id: "subscription#2" }], [{ type: "error", request_id: "caller6", reason_uri: "agm.errors.invocation.failure" }]),
       place("stream/post-pending", "publisher post", "subscriber", [{ type: "event", subscription_id: "subscription#1" }], []),
@@ -405,6 +405,7 @@ export const differences = [
       place("stream/unregister", "publisher accepted/2", "publisher", [{ type: "error", reason_uri: "agm.errors.failure" }], []),
       place("stream/publisher-left", "publisher leave", "subscriber", [{ type: "subscription-cancelled", subscription_id: "subscription#2" }], [{ type: "error", reason_uri: "agm.errors.invocation.failure" }]),
       place("stream/subscriber-left", "subscriber leave", "publisher", [{ type: "remove-interest", subscription_id: "subscription#2" }], []),
+      place("stream/subscriber-left", "subscriber leave", "subscriber", [], [{ type: "error", request_id: "subscriber4", reason_uri: "agm.errors.invocation.failure" }]),
       place("stream/subscriber-closed", "subscriber close", "publisher", [{ type: "remove-interest", subscription_id: "subscription#2" }], []),
       place("stream/subscriber-closed", "publisher accepted/2", "publisher", [], [{ type: "remove-interest", subscription_id: "subscription#2" }]),
     ],

@@ -109,7 +109,7 @@ export class Log {
       this.#waiting.add(check);
       check();
     });
-    return within(ms, () => `${what}; it was ${JSON.stringify(this.all)?.slice(0, 2000)}`, found).finally(() => this.#waiting.delete(check));
+    return within(ms, () => `${what}; the last of ${this.all.length} was ${JSON.stringify(this.all)?.slice(-1500)}`, found).finally(() => this.#waiting.delete(check));
   }
 
   /** next waits for one entry after the first n. */

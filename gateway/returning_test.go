@@ -183,8 +183,10 @@ func TestPagesReturn(t *testing.T) {
 	}{
 		"connection lost":   {func(*trip) {}, (*client).close, tripped},
 		"gateway restarted": {(*trip).restart, (*client).close, tripped},
-		"page closed": {func(*trip) {}, func(c *client) { _ = c.ws.Close(websocket.StatusGoingAway, "") },
-			frame{"n": 1, "o": frame{"x": 1}, "same": true, "own": 1}},
+		"page closed": {
+			func(*trip) {}, func(c *client) { _ = c.ws.Close(websocket.StatusGoingAway, "") },
+			frame{"n": 1, "o": frame{"x": 1}, "same": true, "own": 1},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newTripOf(t, "https://desk.example", frame{"application": "blotter", "api": "6.10.4"})

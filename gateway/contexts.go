@@ -59,7 +59,8 @@ type shared struct {
 	// of the frame with the last success: see package doc, "Races".
 	inflight int
 	answered uint64
-	parting  bool              // a pong is awaited before the next push
+	parting  bool // a pong is awaited before the next push
+	draining bool
 	answers  []func()          // successes that wait for a push
 	snapshot []snapshotRequest // requests that wait for the first state, or for earlier answers
 	// started and settled count the updates of the peer.
@@ -706,6 +707,11 @@ func (c *shared) drain() {
 		c.later(space)
 		return
 	}
+	if c.draining { // by an answer that take has let go: it has a later event than view
+		return
+	}
+	c.draining = true
+	defer func() { c.draining = false }()
 	for {
 		e, ok := c.watch.Poll()
 		if !ok {

@@ -248,3 +248,47 @@ func anyDelta(r *rand.Rand) frame {
 	}
 	return commands(list...)
 }
+
+// TestRoundsOfRacingUpdates: two clients write some keys each without waiting, and all have all
+// of it, each round.
+func TestRoundsOfRacingUpdates(t *testing.T) {
+	const keys = 8
+	everywhere(t, func(t *testing.T, a, b *gateway.Gateway) {
+		c, d, reader := app(t, a, "one"), app(t, b, "two"), app(t, b, "reader")
+		id := c.create(unique("ctx"), frame{})
+		all := []*client{c, d, reader}
+		for _, x := range all {
+			x.at(frame{"type": "context-added", "context_id": id})
+			x.mirror(id)
+			x.open(id)
+		}
+		for round := range 100 {
+			want := frame{}
+			var requests [2][keys]string
+			for key := range keys {
+				for i, x := range all[:2] {
+					name := fmt.Sprintf("k%d%d", i, key)
+					requests[i][key] = x.send(updating(id, commands(set(name, round))))
+					want[name] = round
+				}
+			}
+			for i, x := range all[:2] {
+				for _, request := range requests[i] {
+					if got := x.answer(request); !got.is("success") {
+						t.Fatalf("got %v", got)
+					}
+				}
+			}
+			for i, x := range all {
+				has := ""
+				if !x.until(patience, func() bool {
+					x.held.settle()
+					has = x.mirrored(id)
+					return has == jsonOf(want)
+				}) {
+					t.Fatalf("round %d: client %d has %s\n%s", round, i, has, x.history(id))
+				}
+			}
+		}
+	})
+}

@@ -86,6 +86,7 @@ export const platform = {
     await a.io.prefs.set({ theme: "light" }, { app });
     await told.until("the change", (all) => all.at(-1)?.theme === "light");
     await own.io.prefs.clear();
+    await told.until("the end", (all) => Object.keys(all.at(-1)).length === 0); // or it leaves before its library has said that it knows
     assert.deepEqual((await a.io.prefs.get(app)).data, {});
   }),
 

@@ -37,11 +37,11 @@
 // # Returning clients
 //
 // After a reconnect the libraries send what they knew before as an update. The first
-// update of a context after the return of a client (same application and process,
-// within 10 s) is compared with what the client had: if it only repeats that, and it
-// has changed meanwhile, it is answered and not applied, and the client gets the
-// present values. What each client has is kept by revision in the node's store, for
-// the node can be killed too.
+// update of a context after the return of a client (same application and process, or
+// origin for a page, within 10 s) is compared with what the client had: if it only
+// repeats that, it is answered and not applied, and the client gets the present values.
+// What each client has is kept by revision in the node's store, for the node can be
+// killed too. What a client has said before its connection ended is done.
 //
 // # Deliberate differences
 //

@@ -146,11 +146,12 @@ func (x *interop) leave() {
 }
 
 // sync tells the peer what has changed in the directory since it was last told.
-func (x *interop) sync() {
+func (x *interop) sync() { x.syncWith(x.p.s.g.realm.View()) }
+
+func (x *interop) syncWith(view *node.View) {
 	if !x.member {
 		return
 	}
-	view := x.p.s.g.realm.View()
 	for id, k := range x.nodes {
 		if view.Nodes[id] == nil {
 			x.syncNode(k, nil)
@@ -409,8 +410,9 @@ func (x *interop) whenKnown(caller, claimed string, id *node.Identity, f func(ca
 			f(app)
 			return
 		}
-		x.sync()
-		if x.knows(app) || !x.mayCome(app) {
+		view := x.p.s.g.realm.View()
+		x.syncWith(view)
+		if x.knows(app) || !x.mayCome(view, app) {
 			f(app)
 			return
 		}
@@ -420,10 +422,10 @@ func (x *interop) whenKnown(caller, claimed string, id *node.Identity, f func(ca
 	x.strangers[app] = append(x.strangers[app], func() { f(app) })
 }
 
-// mayCome says whether an app that the client does not know can still be on its
-// way: what its node says of it comes on its own path.
-func (x *interop) mayCome(app subjects.App) bool {
-	a, here := x.p.s.g.realm.View().App(app)
+// mayCome says whether an app that the client does not know, having been told of a
+// view, can still be on its way: what its node says of it comes on its own path.
+func (x *interop) mayCome(view *node.View, app subjects.App) bool {
+	a, here := view.App(app)
 	if !here {
 		return true
 	}

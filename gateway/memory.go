@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,12 +223,9 @@ func (x *contexts) ghost(f *frame, id string) bool {
 	return true
 }
 
-// resolve finds the values of a past that only has revisions, then calls done.
+// resolve finds the values of a past that only has revisions, and sees to it that this
+// node knows what was written while the client was away, then calls done.
 func (p *past) resolve(x *contexts, name string, done func()) {
-	if !slices.ContainsFunc(p.held, func(h held) bool { return h.value == nil }) {
-		done()
-		return
-	}
 	peer := x.p
 	go func() { // ends within pastWithin
 		ctx, cancel := context.WithTimeout(peer.ctx, pastWithin)
@@ -236,6 +234,9 @@ func (p *past) resolve(x *contexts, name string, done func()) {
 			if h.value == nil {
 				p.held[i].value, _, _ = x.app.At(ctx, name, h.revision) // or it is gone, and only the revision counts
 			}
+		}
+		if err := x.app.CatchUp(ctx, name); err != nil { // then what it repeats may come before what it has missed
+			peer.log.Debug("a context may be old", slog.String("context", name), slog.Any("error", err))
 		}
 		peer.post(done)
 	}()

@@ -147,6 +147,17 @@ func (r *Replica) Refresh(why string) {
 	}
 }
 
+// CatchUp returns when the replica has everything that was acknowledged before the
+// call, without waiting for it to be republished.
+func (r *Replica) CatchUp(ctx context.Context) error {
+	s, err := r.bucket.Snapshot(ctx, r.filters...)
+	if err != nil {
+		return err
+	}
+	r.merge(s)
+	return nil
+}
+
 // Confirm takes writes that the stream acknowledged, before they are
 // republished.
 func (r *Replica) Confirm(entries []Entry) {

@@ -55,6 +55,24 @@ func (a *App) Get(ctx context.Context, name string) (State, error) {
 	return s.state().public(s), nil
 }
 
+// CatchUp returns when this node knows everything of a context that was acknowledged
+// before the call, on whatever node: what Get and watches tell then is no older. The
+// errors are bad-name, offline, unavailable, timeout and canceled.
+func (a *App) CatchUp(ctx context.Context, name string) error {
+	s, err := a.c.get(name)
+	if err != nil {
+		return err
+	}
+	defer a.c.release(s)
+	if err := a.c.online(); err != nil {
+		return err
+	}
+	if err := s.replica.CatchUp(ctx); err != nil {
+		return wire.AsError(err)
+	}
+	return nil
+}
+
 // Watch yields the state of a context and then each change. A context that does
 // not exist yet can be watched; one that the app may not read looks as if it did
 // not exist, except for State.Denied.

@@ -1,6 +1,7 @@
 package contexts_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -188,5 +189,46 @@ func TestChangedSince(t *testing.T) {
 		if (contexts.State{}).ChangedSince(1) {
 			t.Error("of no context")
 		}
+	})
+}
+
+// TestCatchUp: what was acknowledged before is known, whether or not it came by itself.
+func TestCatchUp(t *testing.T) {
+	inHub(t, func(t *testing.T, h *hub) {
+		a, b := h.node("a"), h.node("b")
+		defer a.stop()
+		defer b.stop()
+		ann, bob := a.join("ann"), b.join("bob")
+		ann.set("x", object{"a": 1})
+		want(t, `{"a":1}`, "x", bob)
+		w, err := bob.Watch(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if _, ok := w.Poll(); !ok {
+			t.Fatal("no first state")
+		}
+		b.line.Drop(func(subject string) bool { return strings.HasPrefix(subject, "weft.desk.kv.") })
+		ann.set("x", object{"a": 2})
+		synctest.Wait()
+		if e, ok := w.Poll(); ok {
+			t.Fatalf("the write has come by itself: %v", e)
+		}
+		if err := bob.CatchUp(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := w.Poll(); !ok || e.Kind != contexts.Changed || text(t, e.View()) != `{"a":2}` {
+			t.Errorf("got %v", e)
+		}
+		b.line.Drop(nil)
+		b.line.Cut()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		synctest.Wait()
+		if err := bob.CatchUp(ctx, "x"); wire.CodeOf(err) != wire.Offline {
+			t.Errorf("without a connection: %v", err)
+		}
+		b.line.Heal()
 	})
 }

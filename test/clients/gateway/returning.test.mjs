@@ -44,9 +44,9 @@ class Guest {
   }
 }
 
-/** stays checks that no callback had n older after newer. */
+/** stays checks that no callback had n older after newer; two states can come as one. */
 function stays({ log }, want) {
-  assert.deepEqual(log.all.map((e) => e.data.n), want);
+  assert.deepEqual(log.all.map((e) => e.data.n).filter((n, i, all) => n !== all[i - 1]), want);
 }
 
 for (const nodes of [1, 2]) {
@@ -95,7 +95,7 @@ for (const nodes of [1, 2]) {
         await x.home.io.contexts.update(context.name, { n: 2 });
         await x.guest.back();
         await settled(x, context, { n: 2, client: "ACME" });
-        stays(context.at, [1, 2, 2]);
+        stays(context.at, [1, 2]);
       });
 
       test("does not bring back what others removed", async (x) => {
@@ -144,7 +144,7 @@ for (const nodes of [1, 2]) {
         await context.away.has({ n: 2, client: "ACME" });
         await x.guest.app.io.contexts.set(context.name, { n: 1, client: "ACME" });
         await settled(x, context, { n: 1, client: "ACME" });
-        stays(context.at, [1, 2, 1, 2, 1, 1]);
+        stays(context.at, [1, 2, 1, 2, 1]);
       });
 
       test("a toggle right after coming back counts", async (x) => {

@@ -59,8 +59,8 @@ type shared struct {
 	// of the frame with the last success: see package doc, "Races".
 	inflight int
 	answered uint64
-	parting  bool // a pong is awaited before the next push
-	draining bool
+	parting  bool              // a pong is awaited before the next push
+	draining bool              // drain has an event in hand that view does not have yet
 	answers  []func()          // successes that wait for a push
 	snapshot []snapshotRequest // requests that wait for the first state, or for earlier answers
 	// started and settled count the updates of the peer.

@@ -140,7 +140,9 @@ func (j *journal) apply(r record) {
 	case r.Context == "":
 		delete(j.live, r.Client)
 	case r.Revision == 0:
-		delete(contexts, r.Context)
+		if delete(contexts, r.Context); len(contexts) == 0 {
+			delete(j.live, r.Client)
+		}
 	case contexts == nil:
 		j.live[r.Client] = map[string]uint64{r.Context: r.Revision}
 	default:

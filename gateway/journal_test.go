@@ -41,6 +41,11 @@ func TestJournal(t *testing.T) {
 	}
 	j.note("gone", "x", 1)
 	j.drop("gone")
+	j.note("empty", "x", 1)
+	j.note("empty", "x", 0)
+	if got := j.load(); len(got) != 2 {
+		t.Errorf("remembers %v", got)
+	}
 	j.close()
 	j.note("a", "x", 101) // nobody writes it any more
 	want := map[string]map[string]uint64{"a": {"x": 100}, "b": {"x": 100}}

@@ -196,22 +196,22 @@ func (x *contexts) destroyedMeanwhile(f *frame, name string) bool {
 	if x.app.Exists(name) || x.recall(name) == nil {
 		return false
 	}
-	x.ghosts[contextID(name)] = name
+	id := contextID(name)
+	x.ghosts[id] = name
 	x.added(name, x.p.id)
-	x.p.s.send(begin(f.domain, "context-created").raw("request_id", f.request).str("peer_id", string(x.p.id)).str("context_id", contextID(name)))
-	x.p.s.afterRead(func() { x.gone(name, x.domain, uriDestroyed, textDestroyed) })
+	x.p.s.send(begin(f.domain, "context-created").raw("request_id", f.request).str("peer_id", string(x.p.id)).str("context_id", id))
+	x.p.s.afterRead(func() {
+		x.gone(name, x.domain, uriDestroyed, textDestroyed)
+		x.p.s.afterRead(func() { delete(x.ghosts, id) })
+	})
 	return true
 }
 
 // ghost answers what a returned client asks of a context that destroyedMeanwhile has
-// given it, for it asks before it has heard of the end.
+// given it, until it has heard of the end.
 func (x *contexts) ghost(f *frame, id string) bool {
 	name, ok := x.ghosts[id]
-	if !ok {
-		return false
-	}
-	if time.Since(x.returned.at) > returnWithin || x.app.Exists(name) {
-		delete(x.ghosts, id)
+	if !ok || x.app.Exists(name) {
 		return false
 	}
 	if f.kind == "subscribe-context" {

@@ -304,5 +304,9 @@ func TestDestroyedMeanwhile(t *testing.T) {
 	if n := p.other.count(frame{"type": "context-added", "name": "ctx"}); n != 1 {
 		t.Errorf("the other was told of it %d times", n)
 	}
+	missing := frame{"type": "error", "domain": "global", "reason": "Unable to find context with id " + p.id}
+	poll(t, "it is told that there is none", func() bool {
+		return has(map[string]any(p.after.ask(updating(p.id, commands(set("n", 8))))), missing)
+	})
 	p.after.create("ctx", frame{"n": 7}) // the second time it means it
 }

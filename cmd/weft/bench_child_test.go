@@ -99,9 +99,10 @@ func TestBenchChildFails(t *testing.T) {
 
 func TestBenchWeftUp(t *testing.T) {
 	env := []string{"PATH=/bin", "NATS_URL=nats://x", "WEFT_REALM=y", "HOME=/home/z", "NATS_CONTEXT=c"}
-	cmd := weftUp(t.Context(), "/opt/weft", "/tmp/store", env)
-	want := "weft up --json --node bench --store /tmp/store --nats-listen off --gateway-listen 127.0.0.1:0"
-	if got := strings.Join(cmd.Args, " "); got != want || cmd.Path != "/opt/weft" {
+	program, store := filepath.Join(t.TempDir(), "weft"), t.TempDir()
+	cmd := weftUp(t.Context(), program, store, env)
+	want := "weft up --json --node bench --store " + store + " --nats-listen off --gateway-listen 127.0.0.1:0"
+	if got := strings.Join(cmd.Args, " "); got != want || cmd.Path != program {
 		t.Errorf("%s: %s, want %s", cmd.Path, got, want)
 	}
 	if want := []string{"PATH=/bin", "HOME=/home/z"}; !slices.Equal(cmd.Env, want) {

@@ -81,7 +81,9 @@ func sleepsOf(set *token.FileSet, files []*ast.File) (problems []string) {
 		}
 	}
 	for _, fn := range funcs {
-		s.walk(set, fn.Name.Name, fn.Body)
+		if !beginsInBubble(fn) {
+			s.walk(set, fn.Name.Name, fn.Body)
+		}
 	}
 	for names := sorted(s.real); len(names) > 0; names = names[1:] {
 		name := names[0]
@@ -98,14 +100,10 @@ func sleepsOf(set *token.FileSet, files []*ast.File) (problems []string) {
 	return problems
 }
 
-// walk notes what a function does outside of bubbles. What the functions in a table
-// do, a function that makes a bubble does there.
+// walk notes what a function does outside of bubbles.
 func (s *sleeper) walk(set *token.FileSet, name string, body ast.Node) {
-	bubble := s.callsBubble(body)
 	ast.Inspect(body, func(n ast.Node) bool {
 		switch n := n.(type) {
-		case *ast.CompositeLit:
-			return !bubble
 		case *ast.CallExpr:
 			switch called := calledName(n); {
 			case called == "time.Sleep":
@@ -118,6 +116,20 @@ func (s *sleeper) walk(set *token.FileSet, name string, body ast.Node) {
 		}
 		return true
 	})
+}
+
+// beginsInBubble says whether a function waits for its bubble before anything else,
+// which panics where there is none.
+func beginsInBubble(fn *ast.FuncDecl) bool {
+	if len(fn.Body.List) == 0 {
+		return false
+	}
+	x, ok := fn.Body.List[0].(*ast.ExprStmt)
+	if !ok {
+		return false
+	}
+	c, ok := x.X.(*ast.CallExpr)
+	return ok && calledName(c) == "synctest.Wait"
 }
 
 func (s *sleeper) callsBubble(body ast.Node) (calls bool) {
@@ -183,8 +195,9 @@ func TestSleepsAreNoticed(t *testing.T) {
 		"by a function as value":    {"func TestX(t *testing.T) { f := h; f() }\nfunc h() { time.Sleep(1) }", 1},
 		"in a benchmark":            {"func BenchmarkX(b *testing.B) { time.Sleep(1) }", 1},
 		"in what a bubble is given": {"func TestX(t *testing.T) { bubble(t, wrap(h)) }\nfunc h(*testing.T) { time.Sleep(1) }\nfunc wrap(f func(*testing.T)) func(*testing.T) { return f }", 0},
-		"in a table for a bubble":   {"func TestX(t *testing.T) { for _, f := range []func(){func() { time.Sleep(1) }} { bubble(t, func(*testing.T) { f() }) } }", 0},
-		"in a table":                {"func TestX(t *testing.T) { for _, f := range []func(){func() { time.Sleep(1) }} { f() } }", 1},
+		"in a table":                {"func TestX(t *testing.T) { for _, f := range []func(){func() { time.Sleep(1) }} { bubble(t, func(*testing.T) { f() }) } }", 1},
+		"after a wait":              {"func TestX(t *testing.T) { for _, f := range []func(){h} { bubble(t, func(*testing.T) { f() }) } }\nfunc h() { synctest.Wait(); time.Sleep(1) }", 0},
+		"before a wait":             {"func TestX(t *testing.T) { h() }\nfunc h() { time.Sleep(1); synctest.Wait() }", 1},
 		"given to something else":   {"func TestX(t *testing.T) { t.Run(\"\", func(*testing.T) { time.Sleep(1) }) }", 1},
 	} {
 		tree := fstest.MapFS{"p/x_test.go": {Data: []byte(head + c.src + "\n")}}

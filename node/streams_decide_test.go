@@ -330,13 +330,14 @@ func TestDecideTwice(t *testing.T) {
 // A subscriber that does not wait any longer is no subscriber, and the decision
 // that comes after says so.
 func TestDecideTooLate(t *testing.T) {
+	nothing := func(*testing.T, *stage, *node.App, func()) {}
 	for name, give := range map[string]func(t *testing.T, st *stage, app *node.App, cancel func()){
-		"timeout":   func(*testing.T, *stage, *node.App, func()) { time.Sleep(5 * time.Second) },
+		"timeout":   nothing,
 		"canceled":  func(_ *testing.T, _ *stage, _ *node.App, cancel func()) { cancel() },
 		"left":      func(_ *testing.T, _ *stage, app *node.App, _ func()) { app.Leave() },
 		"pub left":  func(_ *testing.T, st *stage, _ *node.App, _ func()) { st.pub.Leave() },
 		"closed":    func(_ *testing.T, st *stage, _ *node.App, _ func()) { st.s.Close() },
-		"30 s":      func(*testing.T, *stage, *node.App, func()) { time.Sleep(31 * time.Second) },
+		"30 s":      nothing,
 		"node left": func(_ *testing.T, st *stage, _ *node.App, _ func()) { st.b.Stop() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -346,16 +347,20 @@ func TestDecideTooLate(t *testing.T) {
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				timeout := 5 * time.Second
-				if name == "30 s" {
+				timeout, wait := 5*time.Second, time.Second
+				switch name {
+				case "timeout":
+					wait += timeout
+				case "30 s":
 					timeout = wire.CallTimeout
+					wait += timeout + time.Second
 				}
 				at := try(ctx, app, nil, node.Timeout(timeout))
 				p := c.last(t)
 				time.Sleep(time.Second)
 				at.open(t)
 				give(t, st, app, cancel)
-				time.Sleep(time.Second)
+				time.Sleep(wait)
 				select {
 				case <-at.done:
 					if at.err == nil {

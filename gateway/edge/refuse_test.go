@@ -31,36 +31,38 @@ func lines(t *testing.T, f func(r *refusals)) (list []string) {
 }
 
 func TestRefusalsAreRareInTheLog(t *testing.T) {
+	end := func(r *refusals) { r.close() }
+	flood := []any{"a", 5 * time.Millisecond} // no refusal in the moment of a line
+	for range 299 {
+		flood = append(flood, "a", 10*time.Millisecond)
+	}
 	for _, tt := range []struct {
 		name string
-		do   func(r *refusals)
+		do   []any // refusals for a reason, pauses, and the end
 		want []string
 	}{
-		{"one", func(r *refusals) { r.log("a"); time.Sleep(time.Hour) }, []string{"0s a"}},
-		{"two kinds", func(r *refusals) { r.log("a"); r.log("b"); time.Sleep(time.Hour) }, []string{"0s a", "0s b"}},
-		{"two with a pause", func(r *refusals) { r.log("a"); time.Sleep(2 * time.Second); r.log("a"); time.Sleep(time.Hour) }, []string{"0s a", "2s a"}},
-		{"a burst", func(r *refusals) {
-			for range 1000 {
-				r.log("a")
-			}
-			r.log("b")
-			time.Sleep(time.Hour)
-			r.log("a")
-			r.close()
-		}, []string{"0s a", "0s b", "1s a+999", "1h0m0s a"}},
-		{"a flood", func(r *refusals) {
-			r.log("a")
-			time.Sleep(5 * time.Millisecond) // no refusal in the moment of a line
-			for range 299 {
-				r.log("a")
-				time.Sleep(10 * time.Millisecond)
-			}
-			time.Sleep(time.Hour)
-		}, []string{"0s a", "1s a+100", "2s a+100", "3s a+99"}},
-		{"the end", func(r *refusals) { r.log("a"); r.log("a"); r.log("a"); r.close(); time.Sleep(time.Hour) }, []string{"0s a", "0s a+2"}},
-		{"after the end", func(r *refusals) { r.close(); r.log("a"); r.log("a"); time.Sleep(time.Hour) }, []string{"0s a", "0s a"}},
+		{"one", []any{"a"}, []string{"0s a"}},
+		{"two kinds", []any{"a", "b"}, []string{"0s a", "0s b"}},
+		{"two with a pause", []any{"a", 2 * time.Second, "a"}, []string{"0s a", "2s a"}},
+		{"a burst", append(slices.Repeat([]any{"a"}, 1000), "b", time.Hour, "a", end), []string{"0s a", "0s b", "1s a+999", "1h0m0s a"}},
+		{"a flood", flood, []string{"0s a", "1s a+100", "2s a+100", "3s a+99"}},
+		{"the end", []any{"a", "a", "a", end}, []string{"0s a", "0s a+2"}},
+		{"after the end", []any{end, "a", "a"}, []string{"0s a", "0s a"}},
 	} {
-		if got := lines(t, tt.do); !slices.Equal(got, tt.want) {
+		got := lines(t, func(r *refusals) {
+			for _, do := range tt.do {
+				switch do := do.(type) {
+				case string:
+					r.log(do)
+				case time.Duration:
+					time.Sleep(do)
+				case func(*refusals):
+					do(r)
+				}
+			}
+			time.Sleep(time.Hour)
+		})
+		if !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}

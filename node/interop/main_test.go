@@ -354,6 +354,12 @@ func (l *ledger) call(p *peer, name string, from, to subjects.App, method string
 	})
 }
 
+// wait lets time pass; outside of a bubble it panics.
+func (*ledger) wait(d time.Duration) {
+	synctest.Wait()
+	time.Sleep(d)
+}
+
 // balance says that everything that began has ended, once.
 func (l *ledger) balance() {
 	l.t.Helper()

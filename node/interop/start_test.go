@@ -38,12 +38,10 @@ func inPairs(t *testing.T, f func(t *testing.T, a, b *peer, host *peer)) {
 // TestCallsLeaveNothing: whatever way a call ends, no side keeps anything of it.
 func TestCallsLeaveNothing(t *testing.T) {
 	for name, end := range map[string]func(l *ledger, a, host *peer, caller, server subjects.App, cancel func(error)){
-		"finished": func(l *ledger, _, _ *peer, _, _ subjects.App, _ func(error)) { l.finish(l.served[0], nil) },
-		"failed":   func(l *ledger, _, _ *peer, _, _ subjects.App, _ func(error)) { l.finish(l.served[0], wire.ErrRejected) },
-		"canceled": func(_ *ledger, _, _ *peer, _, _ subjects.App, cancel func(error)) { cancel(wire.ErrCanceled) },
-		"timed out": func(*ledger, *peer, *peer, subjects.App, subjects.App, func(error)) {
-			time.Sleep(11 * time.Second)
-		},
+		"finished":    func(l *ledger, _, _ *peer, _, _ subjects.App, _ func(error)) { l.finish(l.served[0], nil) },
+		"failed":      func(l *ledger, _, _ *peer, _, _ subjects.App, _ func(error)) { l.finish(l.served[0], wire.ErrRejected) },
+		"canceled":    func(_ *ledger, _, _ *peer, _, _ subjects.App, cancel func(error)) { cancel(wire.ErrCanceled) },
+		"timed out":   func(l *ledger, _, _ *peer, _, _ subjects.App, _ func(error)) { l.wait(11 * time.Second) },
 		"caller left": func(_ *ledger, a, _ *peer, caller, _ subjects.App, _ func(error)) { a.Leave(caller) },
 		"server left": func(_ *ledger, _, host *peer, _, server subjects.App, _ func(error)) { host.Leave(server) },
 		"withdrawn": func(l *ledger, _, host *peer, _, server subjects.App, _ func(error)) {
@@ -56,23 +54,23 @@ func TestCallsLeaveNothing(t *testing.T) {
 			a.pull()
 			synctest.Wait()
 			l.finish(l.served[0], nil)
-			time.Sleep(11 * time.Second)
+			l.wait(11 * time.Second)
 			a.plug()
-			time.Sleep(11 * time.Second)
+			l.wait(11 * time.Second)
 		},
-		"canceled while the caller is away": func(_ *ledger, a, _ *peer, _, _ subjects.App, cancel func(error)) {
+		"canceled while the caller is away": func(l *ledger, a, _ *peer, _, _ subjects.App, cancel func(error)) {
 			a.pull()
 			synctest.Wait()
 			cancel(wire.ErrCanceled)
-			time.Sleep(11 * time.Second)
+			l.wait(11 * time.Second)
 			a.plug()
-			time.Sleep(11 * time.Second)
+			l.wait(11 * time.Second)
 		},
-		"server away": func(_ *ledger, _, host *peer, _, _ subjects.App, _ func(error)) {
+		"server away": func(l *ledger, _, host *peer, _, _ subjects.App, _ func(error)) {
 			host.pull()
-			time.Sleep(30 * time.Second)
+			l.wait(30 * time.Second)
 			host.plug()
-			time.Sleep(11 * time.Second)
+			l.wait(11 * time.Second)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -291,28 +289,28 @@ func TestSubscriptionsLeaveNothing(t *testing.T) {
 		"publisher left":  {end: func(s *sides) { s.host.Leave(s.server) }},
 		"subscriber away": {end: func(s *sides) {
 			s.a.pull()
-			time.Sleep(40 * time.Second)
+			s.l.wait(40 * time.Second)
 			s.a.Leave(s.app)
 			s.a.plug()
-			time.Sleep(10 * time.Second)
+			s.l.wait(10 * time.Second)
 		}},
 		"publisher away": {end: func(s *sides) {
 			s.host.pull()
-			time.Sleep(5 * time.Second)
+			s.l.wait(5 * time.Second)
 			s.sub.Close()
 			s.host.plug()
-			time.Sleep(40 * time.Second)
+			s.l.wait(40 * time.Second)
 		}},
 		"refused":              {undecided: true, end: func(s *sides) { s.l.decide("", errNo) }},
 		"refused, bad branch":  {undecided: true, end: func(s *sides) { s.l.decide("\xff", nil) }},
 		"given up":             {undecided: true, end: func(s *sides) { s.cancel() }},
 		"given up, then taken": {undecided: true, end: func(s *sides) { s.cancel(); s.l.decide("late", nil) }},
-		"given up, then later": {undecided: true, end: func(s *sides) { s.cancel(); time.Sleep(time.Second); s.l.decide("late", nil) }},
+		"given up, then later": {undecided: true, end: func(s *sides) { s.cancel(); s.l.wait(time.Second); s.l.decide("late", nil) }},
 		"left undecided":       {undecided: true, end: func(s *sides) { s.a.Leave(s.app) }},
 		"left, then taken":     {undecided: true, end: func(s *sides) { s.a.Leave(s.app); s.l.decide("late", nil) }},
 		"closed undecided":     {undecided: true, end: func(s *sides) { s.stream.Close(); s.l.decide("late", nil) }},
 		"publisher undecided":  {undecided: true, end: func(s *sides) { s.host.Leave(s.server); s.l.decide("late", nil) }},
-		"never decided":        {undecided: true, end: func(*sides) { time.Sleep(31 * time.Second) }},
+		"never decided":        {undecided: true, end: func(s *sides) { s.l.wait(31 * time.Second) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inPairs(t, func(t *testing.T, a, _ *peer, host *peer) {

@@ -34,6 +34,7 @@ var arrows = map[string]string{
 	"node/embedded":    "",
 	"node/directory":   "kv link wire subjects",
 	"node/queue":       "",
+	"node/journal":     "wire",
 	"node/interop":     "node/directory node/queue link wire subjects",
 	"node/topics":      "node/queue link wire subjects",
 	"node/restriction": "wire",

@@ -1,0 +1,414 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	header = "weft journal 1\n"
+	magic  = "WJf1"
+	// frameHead is magic, length and checksum.
+	frameHead = len(magic) + 8
+	putHead   = 1 + 8 + 4
+	// slack is how large a file may be, however little of it is in use.
+	slack = 1 << 20
+
+	kindPut    = 1
+	kindDelete = 2
+)
+
+// DefaultLimit is how many bytes the records of a journal may have together.
+const DefaultLimit = 64 << 20
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Record is what a journal keeps.
+type Record struct {
+	Key  uint64
+	Data []byte
+}
+
+// Change puts a record or, without Data, deletes the one of its key. Deleting what is
+// not there changes nothing.
+type Change Record
+
+// Journal is an open journal. Create it with [Open].
+type Journal struct {
+	path  string
+	limit int64
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	records map[uint64]*Record
+	order   []uint64 // keys, also of records that are gone
+	live    int64    // bytes of the records in frames of their own
+	closed  bool
+	waiting *commit // what the next sync is for
+	writing bool
+	idle    *sync.Cond // nobody is writing
+
+	// What follows belongs to who is writing.
+	file   *os.File
+	size   int64  // of the file, up to which it is good
+	broken bool   // the file is to be written anew before anything else
+	late   []byte // deletes that are not on the disk yet
+}
+
+// commit is what goes to the disk together.
+type commit struct {
+	deletes []byte // of who only deletes
+	body    []byte
+	done    chan struct{}
+	err     error
+}
+
+// Open opens or makes a journal whose records may have limit bytes together, and returns
+// the records in the order in which they were first put. Damage is logged.
+func Open(path string, limit int64, log *slog.Logger) (*Journal, []Record, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	j := &Journal{path: path, limit: limit, log: log, records: map[uint64]*Record{}}
+	j.idle = sync.NewCond(&j.mu)
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("journal: %w", err)
+	}
+	lost := j.load(data)
+	if len(lost) > 0 {
+		to := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
+		err := writeSynced(to, lost)
+		log.Error("a part of the journal cannot be read", slog.String("journal", path), slog.Int("bytes", len(lost)), slog.String("kept_in", to), slog.Any("error", err))
+		if err != nil {
+			return nil, nil, typed(err)
+		}
+	}
+	if err := j.rewrite(); err != nil {
+		return nil, nil, typed(err)
+	}
+	list := make([]Record, 0, len(j.records))
+	for _, key := range j.order {
+		list = append(list, *j.records[key])
+	}
+	return j, list, nil
+}
+
+// load reads what a file holds and returns what cannot be read.
+func (j *Journal) load(data []byte) (lost []byte) {
+	if len(data) == 0 {
+		return nil
+	}
+	rest, ok := bytes.CutPrefix(data, []byte(header))
+	if !ok {
+		rest = data // frames are found all the same
+		lost = append(lost, data[:min(len(header), len(data))]...)
+	}
+	for len(rest) > 0 {
+		body, n := frame(rest)
+		if n > 0 && j.apply(body) {
+			rest = rest[n:]
+			continue
+		}
+		skip := len(rest)
+		if i := bytes.Index(rest[1:], []byte(magic)); i >= 0 {
+			skip = i + 1
+		}
+		lost = append(lost, rest[:skip]...)
+		rest = rest[skip:]
+	}
+	return lost
+}
+
+// frame reads the frame that data begins with; n is 0 if there is none.
+func frame(data []byte) (body []byte, n int) {
+	if len(data) < frameHead || string(data[:len(magic)]) != magic {
+		return nil, 0
+	}
+	length := binary.BigEndian.Uint32(data[4:])
+	if int64(length) > int64(len(data)-frameHead) {
+		return nil, 0
+	}
+	n = frameHead + int(length)
+	body = data[frameHead:n]
+	if binary.BigEndian.Uint32(data[8:]) != checksum(length, body) {
+		return nil, 0
+	}
+	return body, n
+}
+
+func checksum(length uint32, body []byte) uint32 {
+	sum := crc32.Checksum(binary.BigEndian.AppendUint32(nil, length), castagnoli)
+	return crc32.Update(sum, castagnoli, body)
+}
+
+func appendFrame(dst, body []byte) []byte {
+	dst = append(dst, magic...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(body)))
+	dst = binary.BigEndian.AppendUint32(dst, checksum(uint32(len(body)), body))
+	return append(dst, body...)
+}
+
+// apply takes the changes of a frame; false if it is none, and then nothing is changed.
+func (j *Journal) apply(body []byte) bool {
+	changes, ok := parse(body)
+	if ok {
+		j.change(changes)
+	}
+	return ok
+}
+
+func parse(body []byte) (changes []Change, ok bool) {
+	for len(body) > 0 {
+		switch {
+		case body[0] == kindDelete && len(body) >= 9:
+			changes = append(changes, Change{Key: binary.BigEndian.Uint64(body[1:])})
+			body = body[9:]
+		case body[0] == kindPut && len(body) >= putHead:
+			n := int64(binary.BigEndian.Uint32(body[9:]))
+			if n > int64(len(body)-putHead) {
+				return nil, false
+			}
+			end := putHead + int(n)
+			changes = append(changes, Change{Key: binary.BigEndian.Uint64(body[1:]), Data: slices.Clone(body[putHead:end])})
+			body = body[end:]
+		default:
+			return nil, false
+		}
+	}
+	return changes, true
+}
+
+func appendChange(dst []byte, c Change) []byte {
+	if c.Data == nil {
+		return binary.BigEndian.AppendUint64(append(dst, kindDelete), c.Key)
+	}
+	dst = binary.BigEndian.AppendUint64(append(dst, kindPut), c.Key)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(c.Data)))
+	return append(dst, c.Data...)
+}
+
+func cost(data []byte) int64 { return int64(frameHead + putHead + len(data)) }
+
+// change brings the records up to date. mu is held.
+func (j *Journal) change(changes []Change) {
+	deleted := false
+	for _, c := range changes {
+		old := j.records[c.Key]
+		if old != nil {
+			j.live -= cost(old.Data)
+		}
+		switch {
+		case c.Data == nil:
+			delete(j.records, c.Key)
+			deleted = deleted || old != nil
+			continue
+		case old == nil && !(deleted && slices.Contains(j.order, c.Key)):
+			j.order = append(j.order, c.Key)
+		}
+		r := Record(c)
+		j.records[c.Key] = &r
+		j.live += cost(c.Data)
+	}
+	if deleted {
+		j.order = slices.DeleteFunc(j.order, func(key uint64) bool { return j.records[key] == nil })
+	}
+}
+
+// Write makes changes, all or none, and returns when they are on the disk. The error is
+// storage-full where there is no room, and unavailable where the disk does not work.
+// Changes that only delete are always made, on the disk as soon as that works. A key must
+// not be changed by two calls at a time.
+func (j *Journal) Write(changes ...Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return wire.Errorf(wire.Offline, "the journal is closed")
+	}
+	puts, undo, live := slices.ContainsFunc(changes, func(c Change) bool { return c.Data != nil }), j.undo(changes), j.live
+	j.change(changes)
+	if j.live > live && j.live > j.limit {
+		full := wire.Errorf(wire.StorageFull, "the journal would have %d bytes, the limit is %d", j.live, j.limit)
+		j.change(undo)
+		j.mu.Unlock()
+		return full
+	}
+	c := j.waiting
+	if c == nil {
+		c = &commit{done: make(chan struct{})}
+		j.waiting = c
+	}
+	if puts {
+		for _, x := range changes {
+			c.body = appendChange(c.body, x)
+		}
+	} else {
+		for _, x := range changes {
+			c.deletes = appendChange(c.deletes, x)
+		}
+	}
+	flush := !j.writing
+	j.writing = true
+	j.mu.Unlock()
+	if flush {
+		j.flush()
+	}
+	<-c.done
+	if c.err == nil || !puts {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.change(undo)
+	return c.err
+}
+
+// undo is what takes changes back. mu is held.
+func (j *Journal) undo(changes []Change) (undo []Change) {
+	for _, c := range changes {
+		if old := j.records[c.Key]; old != nil {
+			undo = append(undo, Change(*old))
+		} else {
+			undo = append(undo, Change{Key: c.Key})
+		}
+	}
+	return undo
+}
+
+// flush writes what waits until nothing does.
+func (j *Journal) flush() {
+	for {
+		j.mu.Lock()
+		c := j.waiting
+		if c == nil {
+			j.writing = false
+			j.idle.Broadcast()
+			j.mu.Unlock()
+			return
+		}
+		j.waiting = nil
+		anew := j.broken || j.live == 0 || j.size > 2*j.live+slack
+		j.mu.Unlock()
+		j.late = append(j.late, c.deletes...)
+		var err error
+		if anew {
+			err = j.rewrite()
+		} else {
+			err = j.append(slices.Concat(j.late, c.body))
+		}
+		if err == nil {
+			j.late = nil
+		}
+		c.err = typed(err)
+		close(c.done)
+	}
+}
+
+// append adds one frame to the file.
+func (j *Journal) append(body []byte) error {
+	data := appendFrame(nil, body)
+	_, err := j.file.WriteAt(data, j.size)
+	if err == nil {
+		err = j.file.Sync()
+	}
+	if err == nil {
+		j.size += int64(len(data))
+		return nil
+	}
+	// A frame whose writer was told that it failed must not be found there, and after a
+	// failed sync nobody knows what is.
+	if terr := j.file.Truncate(j.size); terr != nil || j.file.Sync() != nil {
+		j.broken = true
+	}
+	return err
+}
+
+// rewrite makes a new file of the records.
+func (j *Journal) rewrite() error {
+	j.mu.Lock()
+	data := []byte(header)
+	for _, key := range j.order {
+		data = appendFrame(data, appendChange(nil, Change(*j.records[key])))
+	}
+	j.mu.Unlock()
+	j.broken = true
+	next := j.path + ".new"
+	if err := writeSynced(next, data); err != nil {
+		return errors.Join(err, os.Remove(next))
+	}
+	if j.file != nil { // or Windows would not let go of the name
+		_ = j.file.Close() // nothing of it is needed any more
+		j.file = nil
+	}
+	if err := os.Rename(next, j.path); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(j.path, os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	j.file, j.size = file, int64(len(data))
+	if err := syncDir(filepath.Dir(j.path)); err != nil {
+		return err
+	}
+	j.broken = false
+	return nil
+}
+
+// Bytes is how much of the limit is in use.
+func (j *Journal) Bytes() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.live
+}
+
+// Len is how many records there are.
+func (j *Journal) Len() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.records)
+}
+
+// Close waits for writes that are under way and closes the file. What was written stays.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return nil
+	}
+	j.closed = true
+	for j.writing {
+		j.idle.Wait()
+	}
+	if j.file == nil {
+		return nil
+	}
+	return j.file.Close()
+}
+
+func writeSynced(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}

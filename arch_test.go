@@ -38,7 +38,7 @@ var arrows = map[string]string{
 	"node/interop":     "node/directory node/queue link wire subjects",
 	"node/topics":      "node/queue link wire subjects",
 	"node/restriction": "wire",
-	"node/contexts":    "kv link node/restriction wire subjects",
+	"node/contexts":    "kv link node/journal node/restriction wire subjects",
 	"node/channels":    "node/contexts node/directory link wire subjects",
 	"node": "node/embedded node/directory node/interop node/topics node/contexts node/channels " +
 		"node/restriction kv link wire subjects",

@@ -322,7 +322,7 @@ func (x *contexts) create(f *frame) {
 	if x.destroyedMeanwhile(f, name) {
 		return
 	}
-	x.app.StartCreate(node.ContextCreation{Name: name, Object: data, Terms: terms, Done: func(created bool, revision uint64, err error) {
+	x.app.StartCreate(node.ContextCreation{Name: name, Object: data, Terms: terms, Done: func(created bool, _ node.ContextAck, err error) {
 		p.post(func() { x.created(f, name, data, created, err) })
 	}})
 }
@@ -362,7 +362,7 @@ func (x *contexts) joinExisting(f *frame, name string, data *kv.Value) {
 	x.app.Start(node.ContextWrite{
 		Name: name, MustExist: true,
 		Edit: func(now *kv.Value) ([]kv.Edit, error) { return fill(now, data), nil },
-		Done: func(_ uint64, err error) {
+		Done: func(_ node.ContextAck, err error) {
 			p.post(func() {
 				if err != nil {
 					p.log.Debug("what a second creator adds was not written", slog.String("context", name), slog.Any("error", err))
@@ -599,7 +599,7 @@ func (c *shared) update(f *frame, d delta) {
 	p := x.p
 	x.app.Start(node.ContextWrite{
 		Name: c.name, Edit: d.edits, MustExist: true,
-		Done: func(_ uint64, err error) {
+		Done: func(_ node.ContextAck, err error) {
 			p.post(func() { c.settled(f, d, err) })
 		},
 	})

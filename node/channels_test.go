@@ -490,9 +490,9 @@ func TestPublish(t *testing.T) {
 		wantData(t, `{"b":2,"client":{"id":2,"name":"Z"},"list":[1,2]}`, "Red", ann, bob)
 		was, err := bob.Channels().Get(ctx, "Red")
 		must(t, err)
-		rev, err := ann.Channels().Publish(ctx, object{}) // says nothing
-		if err != nil || rev != was.Revision {
-			t.Errorf("got %d, %v, the revision is %d", rev, err, was.Revision)
+		ack, err := ann.Channels().Publish(ctx, object{}) // says nothing
+		if err != nil || ack.Revision != was.Revision {
+			t.Errorf("got %+v, %v, the revision is %d", ack, err, was.Revision)
 		}
 		_, err = ann.Channels().SetPaths(ctx, []node.PathValue{{Value: object{}}})
 		must(t, err)

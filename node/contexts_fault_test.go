@@ -23,21 +23,21 @@ import (
 
 func set(t *testing.T, a *node.App, name string, v object) uint64 {
 	t.Helper()
-	rev, err := a.Contexts().Set(t.Context(), name, v)
+	ack, err := a.Contexts().Set(t.Context(), name, v)
 	if err != nil {
 		t.Fatalf("set %s: %v", name, err)
 	}
-	return rev
+	return ack.Revision
 }
 
 // update and watch are about context x.
 func update(t *testing.T, a *node.App, v object) uint64 {
 	t.Helper()
-	rev, err := a.Contexts().Update(t.Context(), "x", v)
+	ack, err := a.Contexts().Update(t.Context(), "x", v)
 	if err != nil {
 		t.Fatalf("update: %v", err)
 	}
-	return rev
+	return ack.Revision
 }
 
 func watch(t *testing.T, a *node.App) *node.ContextWatch {
@@ -396,7 +396,7 @@ func TestContextLimits(t *testing.T) {
 			"root removed":    {func() error { _, err := ann.RemovePath(ctx, "x", nil); return err }, wire.BadPayload},
 			"no paths":        {func() error { _, err := ann.SetPaths(ctx, "x", nil); return err }, wire.BadPayload},
 			"remove nothing":  {func() error { _, err := ann.RemovePath(ctx, "x", []string{"a"}); return err }, wire.BadName},
-			"destroy nothing": {func() error { return ann.Destroy(ctx, "x") }, wire.BadName},
+			"destroy nothing": {func() error { _, err := ann.Destroy(ctx, "x"); return err }, wire.BadName},
 			"too large":       {func() error { _, err := ann.Set(ctx, "x", object{"a": big, "b": big}); return err }, wire.Limit},
 			"must exist":      {func() error { _, err := ann.Set(ctx, "x", object{}, node.IfRevision(7)); return err }, wire.BadRevision},
 			"many paths": {func() error {
@@ -576,8 +576,8 @@ func TestContextCompaction(t *testing.T) {
 		want := canonical(t, ann, "x")
 		wantContext(t, want, "x", bob, cem)
 		s, err := cem.Contexts().Get(t.Context(), "x")
-		if err != nil || s.Revision != rev {
-			t.Errorf("revision %d, want %d (%v)", s.Revision, rev, err)
+		if err != nil || s.Revision != rev.Revision {
+			t.Errorf("revision %d, want %d (%v)", s.Revision, rev.Revision, err)
 		}
 		time.Sleep(20 * time.Minute) // the markers expire
 		update(t, bob, object{"p": 1})
@@ -774,7 +774,7 @@ func TestContextNames(t *testing.T) {
 		set(t, bob, "two", object{})
 		set(t, ann, "one", object{"again": 1})
 		synctest.Wait()
-		if err := ann.Contexts().Destroy(t.Context(), "one"); err != nil {
+		if _, err := ann.Contexts().Destroy(t.Context(), "one"); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -830,7 +830,7 @@ func TestContextDestroyBusy(t *testing.T) {
 			})
 		}
 		for range 10 {
-			if err := ann.Contexts().Destroy(t.Context(), "x"); err != nil {
+			if _, err := ann.Contexts().Destroy(t.Context(), "x"); err != nil {
 				t.Error(err)
 			}
 			if s, err := ann.Contexts().Get(t.Context(), "x"); err != nil || s.Exists {

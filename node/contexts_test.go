@@ -65,7 +65,7 @@ func TestContextIsShared(t *testing.T) {
 		}
 		wantContext(t, `{"limit":7,"o":{"y":[1,"v",3],"z.z":"deep"}}`, "client", ann, bob, cem)
 		wantNames(t, bob.Contexts(), "client")
-		if err := bob.Contexts().Destroy(ctx, "client"); err != nil {
+		if _, err := bob.Contexts().Destroy(ctx, "client"); err != nil {
 			t.Fatal(err)
 		}
 		wantContext(t, "", "client", ann, bob, cem)
@@ -107,23 +107,23 @@ func TestContextWatch(t *testing.T) {
 		if e := next(); e.Kind != node.ContextCreated || e.By.App != ann.ID() || e.By.Node != "a" || len(e.Changes) != 1 || len(e.Changes[0].Path) != 0 {
 			t.Errorf("got %+v", e)
 		}
-		rev, err := bob.Contexts().Update(t.Context(), "x", object{"b": 2, "c": 3})
+		ack, err := bob.Contexts().Update(t.Context(), "x", object{"b": 2, "c": 3})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if e := next(); e.Kind != node.ContextChanged || e.By.App != bob.ID() || len(e.Changes) != 2 || !e.Pending {
 			t.Errorf("got %+v", e)
 		}
-		if _, err := ann.Contexts().Update(t.Context(), "x", object{"b": 4}, node.IfRevision(rev)); err != nil {
+		if _, err := ann.Contexts().Update(t.Context(), "x", object{"b": 4}, node.IfRevision(ack.Revision)); err != nil {
 			t.Fatal(err)
 		}
-		if e := next(); len(e.Changes) != 1 || e.Changes[0].Value.String() != "4" || e.Revision <= rev {
+		if e := next(); len(e.Changes) != 1 || e.Changes[0].Value.String() != "4" || e.Revision <= ack.Revision {
 			t.Errorf("got %+v", e)
 		}
-		if _, err := bob.Contexts().Update(t.Context(), "x", object{"b": 4}, node.IfRevision(rev)); wire.CodeOf(err) != wire.BadRevision {
+		if _, err := bob.Contexts().Update(t.Context(), "x", object{"b": 4}, node.IfRevision(ack.Revision)); wire.CodeOf(err) != wire.BadRevision {
 			t.Errorf("got %v", err)
 		}
-		if err := ann.Contexts().Destroy(t.Context(), "x"); err != nil {
+		if _, err := ann.Contexts().Destroy(t.Context(), "x"); err != nil {
 			t.Fatal(err)
 		}
 		if e := next(); e.Kind != node.ContextDestroyed || e.By.App != ann.ID() || e.Revision != 0 || e.Exists {

@@ -96,6 +96,8 @@ type (
 	ContextWatch = contexts.Watch
 	// ContextName says that a context was created or destroyed.
 	ContextName = contexts.NameEvent
+	// ContextAck says how safe a write is that has succeeded.
+	ContextAck = contexts.Ack
 	// PathValue is a value for a path in a context.
 	PathValue = contexts.PathValue
 )

@@ -160,20 +160,20 @@ func (c *channelPublishCommand) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	return c.session(ctx, p, func(s *session, once context.Context) error {
-		var revision uint64
+		var ack node.ContextAck
 		var err error
 		if c.Path == "" {
-			revision, err = s.app.Channels().PublishTo(once, c.Name, v)
+			ack, err = s.app.Channels().PublishTo(once, c.Name, v)
 		} else {
-			revision, err = s.app.Channels().SetPathsTo(once, c.Name, []node.PathValue{{Path: path, Value: v}})
+			ack, err = s.app.Channels().SetPathsTo(once, c.Name, []node.PathValue{{Path: path, Value: v}})
 		}
 		switch {
 		case err != nil:
 			return err
 		case p.json:
-			return p.printJSON(writtenLine{c.Name, revision})
+			return p.printJSON(writtenLine{c.Name, ack.Revision})
 		}
-		p.printf("Channel %s is at revision %d.", label(c.Name), revision)
+		p.printf("Channel %s is at revision %d.", label(c.Name), ack.Revision)
 		return nil
 	})
 }

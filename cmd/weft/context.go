@@ -159,19 +159,19 @@ func (c *contextWrite) commit(ctx context.Context, p *program, do func(context.C
 }
 
 // write joins, writes, and prints the revision.
-func (c *contextWrite) write(ctx context.Context, p *program, do func(context.Context, *node.Contexts, ...contextOption) (uint64, error)) error {
-	var revision uint64
+func (c *contextWrite) write(ctx context.Context, p *program, do func(context.Context, *node.Contexts, ...contextOption) (node.ContextAck, error)) error {
+	var ack node.ContextAck
 	err := c.commit(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (err error) {
-		revision, err = do(ctx, a, opts...)
+		ack, err = do(ctx, a, opts...)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	if p.json {
-		return p.printJSON(writtenLine{c.Name, revision})
+		return p.printJSON(writtenLine{c.Name, ack.Revision})
 	}
-	p.printf("Context %s is at revision %d.", label(c.Name), revision)
+	p.printf("Context %s is at revision %d.", label(c.Name), ack.Revision)
 	return nil
 }
 
@@ -201,7 +201,7 @@ func (c *contextSetCommand) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (uint64, error) {
+	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (node.ContextAck, error) {
 		return a.Set(ctx, c.Name, v, opts...)
 	})
 }
@@ -225,7 +225,7 @@ func (c *contextUpdateCommand) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (uint64, error) {
+	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (node.ContextAck, error) {
 		return a.Update(ctx, c.Name, v, opts...)
 	})
 }
@@ -257,7 +257,7 @@ func (c *contextPathCommand) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (uint64, error) {
+	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (node.ContextAck, error) {
 		return a.SetPath(ctx, c.Name, path, v, opts...)
 	})
 }
@@ -286,10 +286,10 @@ func (c *contextRmCommand) Run(ctx context.Context, p *program) error {
 	if len(path) == 0 {
 		return usageError{errors.New("an empty path is the whole object: \"weft context destroy\" ends a context")}
 	}
-	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (uint64, error) {
+	return c.write(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) (node.ContextAck, error) {
 		// A mistyped name must not make a context.
 		if state, err := a.Get(ctx, c.Name); err != nil || !state.Exists {
-			return 0, cmp.Or(err, noContext(c.Name))
+			return node.ContextAck{}, cmp.Or(err, noContext(c.Name))
 		}
 		return a.RemovePath(ctx, c.Name, path, opts...)
 	})
@@ -309,7 +309,8 @@ type destroyedLine struct {
 // Run ends a context.
 func (c *contextDestroyCommand) Run(ctx context.Context, p *program) error {
 	err := c.commit(ctx, p, func(ctx context.Context, a *node.Contexts, opts ...contextOption) error {
-		return a.Destroy(ctx, c.Name, opts...)
+		_, err := a.Destroy(ctx, c.Name, opts...)
+		return err
 	})
 	if err != nil {
 		return err

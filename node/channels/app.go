@@ -212,7 +212,7 @@ func (a *App) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	a.c.ready(ctx)
-	switch err := a.contexts.Destroy(ctx, full); {
+	switch _, err := a.contexts.Destroy(ctx, full); {
 	case errors.Is(err, wire.ErrBadName):
 		return noChannel(name)
 	case err != nil:
@@ -297,10 +297,10 @@ func (a *App) My() string {
 // Publish puts each top-level key of an object into the data of the app's channel
 // and leaves the other keys alone; one that is nil is removed. It returns the
 // revision of the write. On no channel it is bad-name.
-func (a *App) Publish(ctx context.Context, data any) (uint64, error) {
+func (a *App) Publish(ctx context.Context, data any) (contexts.Ack, error) {
 	name, err := a.mine()
 	if err != nil {
-		return 0, err
+		return contexts.Ack{}, err
 	}
 	return a.PublishTo(ctx, name, data)
 }
@@ -318,16 +318,16 @@ func (a *App) mine() (string, error) {
 }
 
 // PublishTo is [App.Publish] to a channel that the app need not be on.
-func (a *App) PublishTo(ctx context.Context, name string, data any) (uint64, error) {
+func (a *App) PublishTo(ctx context.Context, name string, data any) (contexts.Ack, error) {
 	p, err := wire.Encode(data)
 	if err == nil {
 		p, err = p.As(wire.Msgpack)
 	}
 	if err != nil {
-		return 0, err
+		return contexts.Ack{}, err
 	}
 	if p.IsZero() || !wire.IsMap(p.Data) {
-		return 0, wire.Errorf(wire.BadPayload, "what is published on a channel is an object")
+		return contexts.Ack{}, wire.Errorf(wire.BadPayload, "what is published on a channel is an object")
 	}
 	var values []contexts.PathValue
 	for key, value := range wire.Members(p.Data) {
@@ -338,22 +338,22 @@ func (a *App) PublishTo(ctx context.Context, name string, data any) (uint64, err
 
 // SetPath puts a value at a path in the data of the app's channel; nil removes what
 // is there. What is missing on the way becomes objects.
-func (a *App) SetPath(ctx context.Context, path []string, value any) (uint64, error) {
+func (a *App) SetPath(ctx context.Context, path []string, value any) (contexts.Ack, error) {
 	return a.SetPaths(ctx, []contexts.PathValue{{Path: path, Value: value}})
 }
 
 // SetPaths is several SetPath in their order, all or none.
-func (a *App) SetPaths(ctx context.Context, values []contexts.PathValue) (uint64, error) {
+func (a *App) SetPaths(ctx context.Context, values []contexts.PathValue) (contexts.Ack, error) {
 	name, err := a.mine()
 	if err != nil {
-		return 0, err
+		return contexts.Ack{}, err
 	}
 	return a.SetPathsTo(ctx, name, values)
 }
 
 // SetPathsTo is [App.SetPaths] for a channel that the app need not be on. An empty
 // path is all of the data, which must be an object.
-func (a *App) SetPathsTo(ctx context.Context, name string, values []contexts.PathValue) (uint64, error) {
+func (a *App) SetPathsTo(ctx context.Context, name string, values []contexts.PathValue) (contexts.Ack, error) {
 	inData := make([]contexts.PathValue, len(values))
 	for i, v := range values {
 		if len(v.Path) == 0 {
@@ -365,7 +365,7 @@ func (a *App) SetPathsTo(ctx context.Context, name string, values []contexts.Pat
 				p, err = objectOf("data", name, p)
 			}
 			if err != nil {
-				return 0, err
+				return contexts.Ack{}, err
 			}
 			v.Value = p
 		}
@@ -374,9 +374,9 @@ func (a *App) SetPathsTo(ctx context.Context, name string, values []contexts.Pat
 	a.c.ready(ctx)
 	now, err := a.get(ctx, name)
 	if err != nil || len(values) == 0 {
-		return now.Revision, err
+		return contexts.Ack{Revision: now.Revision}, err
 	}
 	// It may be removed right now; a context that is only data is no channel.
-	revision, err := a.contexts.SetPaths(ctx, Prefix+name, inData, contexts.MustExist())
-	return revision, ofChannel(name, err)
+	ack, err := a.contexts.SetPaths(ctx, Prefix+name, inData, contexts.MustExist())
+	return ack, ofChannel(name, err)
 }

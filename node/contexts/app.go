@@ -22,6 +22,27 @@ type App struct {
 	by Writer
 }
 
+// Ack says how safe a write is that has succeeded.
+type Ack struct {
+	// Revision is the sequence of the write in the realm's stream, which is on the disks
+	// of NATS; 0 while Journalled.
+	Revision uint64
+	// Journalled says that the write is on the disk of this node's machine, because the
+	// fabric was away. It is made when the fabric is back, or an [Overwritten] with this
+	// ID says that it was not.
+	Journalled bool
+	// ID is the id of a journalled write, else empty.
+	ID string
+}
+
+// String is durable or journalled.
+func (a Ack) String() string {
+	if a.Journalled {
+		return "journalled"
+	}
+	return "durable"
+}
+
 // For is the contexts for an app of this node.
 func (c *Contexts) For(app subjects.App) *App {
 	return &App{c: c, id: app, by: Writer{App: app, Node: c.cfg.Self}}
@@ -85,22 +106,21 @@ func (a *App) Watch(_ context.Context, name string) (*Watch, error) {
 // WatchFunc returns. It is called with locks held and must only signal.
 func (a *App) WatchFunc(name string, wake func()) (*Watch, error) { return a.c.watch(a.id, name, wake) }
 
-// Set replaces the object of a context, or creates the context. It returns the
-// revision of the write.
-func (a *App) Set(ctx context.Context, name string, object any, opts ...Option) (uint64, error) {
+// Set replaces the object of a context, or creates the context.
+func (a *App) Set(ctx context.Context, name string, object any, opts ...Option) (Ack, error) {
 	v, err := a.object(object)
 	if err != nil {
-		return 0, err
+		return Ack{}, err
 	}
 	return a.edit(ctx, name, []kv.Edit{{Value: v}}, opts)
 }
 
 // Update replaces top-level keys by those of object; one that is nil is removed.
 // It creates the context if there is none.
-func (a *App) Update(ctx context.Context, name string, object any, opts ...Option) (uint64, error) {
+func (a *App) Update(ctx context.Context, name string, object any, opts ...Option) (Ack, error) {
 	v, err := a.object(object)
 	if err != nil {
-		return 0, err
+		return Ack{}, err
 	}
 	var edits []kv.Edit
 	for _, m := range v.Members() {
@@ -110,8 +130,8 @@ func (a *App) Update(ctx context.Context, name string, object any, opts ...Optio
 		edits = append(edits, kv.Edit{Path: []string{m.Name}, Value: m.Value})
 	}
 	if len(edits) == 0 && len(opts) == 0 {
-		_, revision, err := a.Create(ctx, name, v.Payload())
-		return revision, err
+		_, ack, err := a.Create(ctx, name, v.Payload())
+		return ack, err
 	}
 	return a.edit(ctx, name, edits, opts)
 }
@@ -125,32 +145,32 @@ type PathValue struct {
 
 // SetPath puts a value at a path and leaves everything beside it alone; what is
 // missing on the way becomes objects. nil removes what is there.
-func (a *App) SetPath(ctx context.Context, name string, path []string, value any, opts ...Option) (uint64, error) {
+func (a *App) SetPath(ctx context.Context, name string, path []string, value any, opts ...Option) (Ack, error) {
 	return a.SetPaths(ctx, name, []PathValue{{path, value}}, opts...)
 }
 
 // RemovePath removes what is at a path; nothing being there is no error. The
 // context must exist, else the error is bad-name.
-func (a *App) RemovePath(ctx context.Context, name string, path []string, opts ...Option) (uint64, error) {
+func (a *App) RemovePath(ctx context.Context, name string, path []string, opts ...Option) (Ack, error) {
 	return a.SetPaths(ctx, name, []PathValue{{Path: path}}, opts...)
 }
 
 // SetPaths is several SetPath in their order, all or none.
-func (a *App) SetPaths(ctx context.Context, name string, values []PathValue, opts ...Option) (uint64, error) {
+func (a *App) SetPaths(ctx context.Context, name string, values []PathValue, opts ...Option) (Ack, error) {
 	if err := checkCount(name, len(values)); err != nil {
-		return 0, err
+		return Ack{}, err
 	}
 	edits := make([]kv.Edit, len(values))
 	for i, pv := range values {
 		v, err := parse(pv.Value)
 		if err != nil {
-			return 0, err
+			return Ack{}, err
 		}
 		if v.IsNil() {
 			v = nil
 		}
 		if v == nil && len(pv.Path) == 0 {
-			return 0, wire.Errorf(wire.BadPayload, "an empty path is the whole object, which cannot be removed: use Destroy")
+			return Ack{}, wire.Errorf(wire.BadPayload, "an empty path is the whole object, which cannot be removed: use Destroy")
 		}
 		edits[i] = kv.Edit{Path: slices.Clone(pv.Path), Value: v}
 	}
@@ -162,26 +182,27 @@ func removes(edits []kv.Edit) bool {
 }
 
 // Create makes a context with an object, unless there is one of this name, whose
-// object is left as it is; created says which. The revision is that of the context.
-func (a *App) Create(ctx context.Context, name string, object any) (created bool, revision uint64, err error) {
+// object is left as it is; created says which. The acknowledgement's revision is that of
+// the context.
+func (a *App) Create(ctx context.Context, name string, object any) (created bool, ack Ack, err error) {
 	return a.CreateWith(ctx, name, object, Terms{})
 }
 
 // CreateWith is [App.Create] of a context with a lifetime and permissions. The
 // creator of a ref-counted context holds it, see [App.Hold].
-func (a *App) CreateWith(ctx context.Context, name string, object any, terms Terms) (created bool, revision uint64, err error) {
+func (a *App) CreateWith(ctx context.Context, name string, object any, terms Terms) (created bool, ack Ack, err error) {
 	v, err := a.object(object)
 	if err != nil {
-		return false, 0, err
+		return false, Ack{}, err
 	}
 	o, err := a.creation(v, terms)
 	if err != nil {
-		return false, 0, err
+		return false, Ack{}, err
 	}
 	if err := a.c.do(ctx, name, o, nil); err != nil {
-		return false, 0, err // the operation may not have ended
+		return false, Ack{}, err // the operation may not have ended
 	}
-	return o.made, o.revision, nil
+	return o.made, o.ack, nil
 }
 
 // creation is the operation that makes a context.
@@ -197,27 +218,31 @@ func (a *App) creation(v *kv.Value, terms Terms) (*op, error) {
 
 // Destroy ends a context: its object is gone for everybody. A context that does
 // not exist is bad-name.
-func (a *App) Destroy(ctx context.Context, name string, opts ...Option) error {
-	return a.c.do(ctx, name, a.destruction(), opts)
+func (a *App) Destroy(ctx context.Context, name string, opts ...Option) (Ack, error) {
+	o := a.destruction()
+	if err := a.c.do(ctx, name, o, opts); err != nil {
+		return Ack{}, err // the operation may not have ended
+	}
+	return o.ack, nil
 }
 
 func (a *App) destruction() *op {
 	return &op{task: destroy, edits: []kv.Edit{{}}, by: a.by}
 }
 
-func (a *App) edit(ctx context.Context, name string, edits []kv.Edit, opts []Option) (uint64, error) {
+func (a *App) edit(ctx context.Context, name string, edits []kv.Edit, opts []Option) (Ack, error) {
 	return a.write(ctx, name, &op{edits: edits}, opts)
 }
 
-func (a *App) write(ctx context.Context, name string, o *op, opts []Option) (uint64, error) {
+func (a *App) write(ctx context.Context, name string, o *op, opts []Option) (Ack, error) {
 	o.by = a.by
 	if err := o.take(name, o.edits); err != nil {
-		return 0, err
+		return Ack{}, err
 	}
 	if err := a.c.do(ctx, name, o, opts); err != nil {
-		return 0, err // the operation may not have ended
+		return Ack{}, err // the operation may not have ended
 	}
-	return o.revision, nil
+	return o.ack, nil
 }
 
 func checkCount(name string, paths int) error {

@@ -121,7 +121,7 @@ func TestRefCounted(t *testing.T) {
 		// Somebody destroys one.
 		x.bob.create("y", object{}, refCounted)
 		x.cem.hold("y")
-		if err := amy.Destroy(t.Context(), "y"); err != nil {
+		if _, err := amy.Destroy(t.Context(), "y"); err != nil {
 			t.Fatal(err)
 		}
 		wantTexts(t, logs[1].texts(), "created y ref-counted", "destroyed y ref-counted")
@@ -151,7 +151,7 @@ func TestOwnership(t *testing.T) {
 		eventually(t, 200*time.Millisecond, "it ends", func() bool { return !x.cem.exists("x") })
 		wantStays(t, x.cem, time.Minute, "z")
 		wantTexts(t, l.texts(), "created x ownership", "created z ownership", "destroyed x ownership peer-left")
-		if err := x.ann.Destroy(t.Context(), "z"); err != nil {
+		if _, err := x.ann.Destroy(t.Context(), "z"); err != nil {
 			t.Fatal(err)
 		}
 		wantTexts(t, l.texts(), "destroyed z ownership")
@@ -618,7 +618,7 @@ func TestCreatorLeavesAtOnce(t *testing.T) {
 			want(t, "", name, dan)
 			var mu sync.Mutex
 			made := false
-			dan.StartCreate(contexts.Creation{Name: name, Object: kv.Object(), Terms: terms, Done: func(created bool, _ uint64, err error) {
+			dan.StartCreate(contexts.Creation{Name: name, Object: kv.Object(), Terms: terms, Done: func(created bool, _ contexts.Ack, err error) {
 				mu.Lock()
 				defer mu.Unlock()
 				if made = created; err != nil {

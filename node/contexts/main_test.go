@@ -418,21 +418,21 @@ type object = map[string]any
 // set is Set, which must succeed.
 func (a *app) set(name string, v any) uint64 {
 	a.t.Helper()
-	rev, err := a.Set(a.t.Context(), name, v)
+	ack, err := a.Set(a.t.Context(), name, v)
 	if err != nil {
 		a.t.Fatalf("set %s: %v", name, err)
 	}
-	return rev
+	return ack.Revision
 }
 
 // update is Update, which must succeed.
 func (a *app) update(name string, v any) uint64 {
 	a.t.Helper()
-	rev, err := a.Update(a.t.Context(), name, v)
+	ack, err := a.Update(a.t.Context(), name, v)
 	if err != nil {
 		a.t.Fatalf("update %s: %v", name, err)
 	}
-	return rev
+	return ack.Revision
 }
 
 // create is CreateWith, which must make it.

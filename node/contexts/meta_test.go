@@ -46,7 +46,7 @@ func TestNamesMeta(t *testing.T) {
 		ann.set("plain", object{})
 		name := strings.Repeat("é", 60) // its key has only the hash
 		ann.create(name, object{}, contexts.Terms{})
-		if err := ann.Destroy(t.Context(), "late"); err != nil {
+		if _, err := ann.Destroy(t.Context(), "late"); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -116,7 +116,7 @@ func TestNamesAfterOutage(t *testing.T) {
 		b.line.Cut()
 		time.Sleep(5 * time.Second)
 		for _, name := range []string{"goes", "anew", "again", "bare"} {
-			if err := ann.Destroy(t.Context(), name); err != nil {
+			if _, err := ann.Destroy(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -244,12 +244,13 @@ func TestPermissions(t *testing.T) {
 					_, err = x.SetPath(t.Context(), name, []string{"v"}, 3)
 					denied("u", "Not authorized to update context", err)
 					x.Start(contexts.Write{
-						Name: name, Done: func(_ uint64, err error) { denied("u", "Not authorized to update context", err) },
+						Name: name, Done: func(_ contexts.Ack, err error) { denied("u", "Not authorized to update context", err) },
 						Edit: func(*kv.Value) ([]kv.Edit, error) { t.Error("Edit was called"); return nil, nil },
 					})
 				}
 				if !strings.Contains(may, "d") {
-					denied("d", "Not authorized to destroy context", x.Destroy(t.Context(), name))
+					_, err := x.Destroy(t.Context(), name)
+					denied("d", "Not authorized to destroy context", err)
 				}
 				if got := seen.events(); len(got) > 0 {
 					t.Errorf("%s, %s: what was refused was shown: %+v", name, who, got)
@@ -266,8 +267,9 @@ func TestPermissions(t *testing.T) {
 					t.Errorf("%s, %s: the watch has %+v", name, who, before)
 				}
 				if strings.Contains(may, "d") {
-					denied("d", "", x.Destroy(t.Context(), name))
-				} else if err := owner.Destroy(t.Context(), name); err != nil {
+					_, err := x.Destroy(t.Context(), name)
+					denied("d", "", err)
+				} else if _, err := owner.Destroy(t.Context(), name); err != nil {
 					t.Errorf("%s: its owner: %v", name, err)
 				}
 				if got := w.events(); (len(got) > 0) != strings.Contains(may, "r") {
@@ -292,7 +294,7 @@ func TestPermissionsOfNames(t *testing.T) {
 		owner.create("late", object{}, terms)
 		owner.create("open", object{}, contexts.Terms{})
 		for _, name := range []string{"early", "late"} {
-			if err := owner.Destroy(t.Context(), name); err != nil {
+			if _, err := owner.Destroy(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -324,7 +326,7 @@ func TestPermissionsAtOnce(t *testing.T) {
 		created := make(chan error, 1)
 		ann.StartCreate(contexts.Creation{
 			Name: "x", Object: valueOf(t, `{"a":1}`), Terms: contexts.Terms{Read: "$nobody", Write: "$nobody"},
-			Done: func(_ bool, _ uint64, err error) { created <- err },
+			Done: func(_ bool, _ contexts.Ack, err error) { created <- err },
 		})
 		if got := amy.get("x"); got != "denied" {
 			t.Errorf("amy has %s", got)

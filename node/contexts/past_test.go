@@ -69,7 +69,7 @@ func TestAt(t *testing.T) {
 		wantAt(t, ann, last, "unknown")
 		_, _, err := ann.At(t.Context(), "", 1)
 		wantCode(t, err, wire.BadName)
-		if err := ann.Destroy(t.Context(), "x"); err != nil {
+		if _, err := ann.Destroy(t.Context(), "x"); err != nil {
 			t.Fatal(err)
 		}
 		wantAt(t, ann, last, "unknown")

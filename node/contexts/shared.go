@@ -67,7 +67,7 @@ func (s *shared) close() {
 	}
 	s.pending, s.waiting = nil, nil
 	for _, o := range ops {
-		s.c.end(o, 0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name))
+		s.c.end(o, Ack{}, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name))
 	}
 	s.mu.Unlock()
 	for w := range watches {

@@ -22,9 +22,9 @@ type Write struct {
 	// MustExist refuses the write with bad-name where there is no context.
 	MustExist bool
 	// Done is called once, from any goroutine and maybe before Start returns,
-	// with the revision of the write or why there is none. It may be called with a
+	// with how safe the write is or why there is none. It may be called with a
 	// lock held: it must not block or call back. It may be nil.
-	Done func(revision uint64, err error)
+	Done func(ack Ack, err error)
 }
 
 // Start begins a write and does not wait for it. What one app starts on one
@@ -35,7 +35,7 @@ func (a *App) Start(w Write) {
 	o := &op{edit: w.Edit, mustExist: w.MustExist, by: a.by}
 	o.done = func(o *op) {
 		if w.Done != nil {
-			w.Done(o.revision, o.err)
+			w.Done(o.ack, o.err)
 		}
 	}
 	a.c.start(w.Name, o)
@@ -48,7 +48,7 @@ type Creation struct {
 	Object *kv.Value
 	Terms
 	// Done is as in [Write]; created says whether the context is new.
-	Done func(created bool, revision uint64, err error)
+	Done func(created bool, ack Ack, err error)
 }
 
 // StartCreate is [App.CreateWith] without waiting, in the order of [App.Start].
@@ -62,11 +62,11 @@ func (a *App) StartCreate(c Creation) {
 	}
 	o.done = func(o *op) {
 		if c.Done != nil {
-			c.Done(o.made, o.revision, o.err)
+			c.Done(o.made, o.ack, o.err)
 		}
 	}
 	if err != nil {
-		a.c.end(o, 0, err)
+		a.c.end(o, Ack{}, err)
 		return
 	}
 	a.c.start(c.Name, o)
@@ -88,12 +88,12 @@ func (a *App) StartDestroy(name string, done func(error)) {
 func (c *Contexts) start(name string, o *op) *shared {
 	s, err := c.get(name)
 	if err != nil {
-		c.end(o, 0, err)
+		c.end(o, Ack{}, err)
 		return nil
 	}
 	o.uses = s
 	if err := c.online(); err != nil {
-		c.end(o, 0, err)
+		c.end(o, Ack{}, err)
 		return nil
 	}
 	s.start(o)
@@ -101,13 +101,13 @@ func (c *Contexts) start(name string, o *op) *shared {
 }
 
 // end tells an operation what became of it.
-func (c *Contexts) end(o *op, revision uint64, err error) {
+func (c *Contexts) end(o *op, ack Ack, err error) {
 	if err != nil {
 		c.stats.refused.Add(1)
 		o.err = wire.AsError(err)
 	} else {
 		c.stats.writes.Add(1)
-		o.revision = revision
+		o.ack = ack
 	}
 	if o.holds {
 		o.uses.held(o)
@@ -155,7 +155,7 @@ func (s *shared) start(o *op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		s.c.end(o, 0, errStopped())
+		s.c.end(o, Ack{}, errStopped())
 		return
 	}
 	o.until = time.Now().Add(wire.WriteTimeout)
@@ -191,7 +191,7 @@ func (s *shared) admit() {
 		if len(s.waiting) > 0 && s.waiting[0] == o { // it was not given up meanwhile
 			s.waiting = s.waiting[1:]
 			if err != nil {
-				s.c.end(o, 0, err)
+				s.c.end(o, Ack{}, err)
 			} else {
 				s.enter(o)
 			}
@@ -226,11 +226,11 @@ func (s *shared) enter(o *op) {
 		err = s.hold(o)
 	}
 	if err != nil {
-		s.c.end(o, 0, err)
+		s.c.end(o, Ack{}, err)
 		return
 	}
 	if len(o.edits) == 0 {
-		s.c.end(o, s.tree.Revision(), nil)
+		s.c.end(o, Ack{Revision: s.tree.Revision()}, nil)
 		return
 	}
 	s.pending = append(s.pending, o)
@@ -259,7 +259,7 @@ func (s *shared) hold(o *op) error {
 func (s *shared) held(o *op) {
 	switch k := s.c.keeper; {
 	case o.err == nil && o.made:
-		k.confirm(o.by.App, s.name, hold{o.revision, o.meta.ID})
+		k.confirm(o.by.App, s.name, hold{o.ack.Revision, o.meta.ID})
 	default:
 		k.remove(o.by.App, s.name)
 	}
@@ -336,7 +336,7 @@ func (s *shared) withdraw(o *op, why error) {
 	for i, w := range s.waiting {
 		if w == o {
 			s.waiting = append(s.waiting[:i:i], s.waiting[i+1:]...)
-			s.c.end(o, 0, why)
+			s.c.end(o, Ack{}, why)
 			return
 		}
 	}
@@ -348,7 +348,7 @@ func (s *shared) withdraw(o *op, why error) {
 		if p == o && i >= sent {
 			s.pending = append(s.pending[:i:i], s.pending[i+1:]...)
 			s.show(nil)
-			s.c.end(o, 0, why)
+			s.c.end(o, Ack{}, why)
 			return
 		}
 	}

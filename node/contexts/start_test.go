@@ -21,15 +21,15 @@ type outcomes struct {
 	revs []uint64
 }
 
-func (o *outcomes) done(what string) func(uint64, error) {
-	return func(rev uint64, err error) {
+func (o *outcomes) done(what string) func(contexts.Ack, error) {
+	return func(ack contexts.Ack, err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if err != nil {
 			what += " " + string(wire.CodeOf(err))
 		}
 		o.list = append(o.list, what)
-		o.revs = append(o.revs, rev)
+		o.revs = append(o.revs, ack.Revision)
 	}
 }
 
@@ -112,7 +112,7 @@ func TestStartOutcomes(t *testing.T) {
 			"own error":  {contexts.Write{Name: "x", Edit: func(*kv.Value) ([]kv.Edit, error) { return nil, wire.Errorf(wire.Rejected, "no") }}, wire.Rejected},
 		} {
 			calls := 0
-			c.w.Done = func(_ uint64, err error) {
+			c.w.Done = func(_ contexts.Ack, err error) {
 				calls++
 				if wire.CodeOf(err) != c.want {
 					t.Errorf("%s: got %v, want %s", name, err, c.want)
@@ -169,7 +169,7 @@ func TestStartInOrder(t *testing.T) {
 							}
 							return []kv.Edit{put(t, fmt.Sprintf("%s.%d", name, i), fmt.Sprint(i))}, nil
 						},
-						Done: func(_ uint64, err error) {
+						Done: func(_ contexts.Ack, err error) {
 							if err != nil || ended {
 								t.Errorf("%s %d: %v, again: %v", name, i, err, ended)
 							}
@@ -298,12 +298,12 @@ func TestStartCreate(t *testing.T) {
 		create := func(who *app, name string) {
 			who.StartCreate(contexts.Creation{
 				Name: "x", Object: valueOf(t, `{"by":"`+name+`"}`), Terms: contexts.Terms{Lifetime: contexts.Ownership},
-				Done: func(created bool, revision uint64, err error) {
+				Done: func(created bool, ack contexts.Ack, err error) {
 					mu.Lock()
 					defer mu.Unlock()
 					made[name] = created
-					if err != nil || revision == 0 {
-						t.Errorf("%s: revision %d, %v", name, revision, err)
+					if err != nil || ack.Revision == 0 {
+						t.Errorf("%s: %+v, %v", name, ack, err)
 					}
 				},
 			})
@@ -331,7 +331,7 @@ func TestStartCreate(t *testing.T) {
 			"lifetime":   {Name: "z", Object: kv.Object(), Terms: contexts.Terms{Lifetime: "activity"}},
 			"expression": {Name: "z", Object: kv.Object(), Terms: contexts.Terms{Read: "$region =="}},
 		} {
-			c.Done = func(created bool, _ uint64, err error) {
+			c.Done = func(created bool, _ contexts.Ack, err error) {
 				if created || !errors.Is(err, wire.ErrBadPayload) {
 					t.Errorf("%s: %v, %v", name, created, err)
 				}

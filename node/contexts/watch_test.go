@@ -90,7 +90,7 @@ func TestWatchFunc(t *testing.T) {
 		b.line.Heal()
 		time.Sleep(20 * time.Second)
 		expect("online")
-		if err := ann.Destroy(t.Context(), "x"); err != nil {
+		if _, err := ann.Destroy(t.Context(), "x"); err != nil {
 			t.Fatal(err)
 		}
 		expect("destroyed")
@@ -149,7 +149,7 @@ func TestWatchEdits(t *testing.T) {
 			{func() error { ann.set("x", object{"l": []int{1}}); return nil }, `changed ={"l":[1]}`, `changed ={"l":[1]}`},
 			{func() error { return h.foreign("x.s", `5`) }, "changed s=5", "changed s=5"},
 			{func() error { return h.foreign("x.l.0", `5`) }, "changed", "changed"},
-			{func() error { return ann.Destroy(t.Context(), "x") }, "destroyed", "destroyed"},
+			{func() error { _, err := ann.Destroy(t.Context(), "x"); return err }, "destroyed", "destroyed"},
 			{func() error {
 				_, _, err := ann.CreateWith(t.Context(), "x", object{"n": 1}, contexts.Terms{Read: "#application"})
 				return err
@@ -258,7 +258,7 @@ func TestWatchEditsAlwaysLead(t *testing.T) {
 				wg.Add(1)
 				who.Start(contexts.Write{
 					Name: "x", Edit: func(*kv.Value) ([]kv.Edit, error) { return edits, nil },
-					Done: func(_ uint64, err error) {
+					Done: func(_ contexts.Ack, err error) {
 						if err != nil && wire.CodeOf(err) != wire.BadPayload { // no such element
 							t.Error(err)
 						}

@@ -76,9 +76,9 @@ type op struct {
 	holds bool    // its app holds that, if this creates it
 	done  func(*op)
 	// The fields that follow may be read once done was called.
-	revision uint64
-	made     bool // by create
-	err      error
+	ack  Ack
+	made bool // by create
+	err  error
 }
 
 // take makes edits those of the operation.
@@ -506,7 +506,7 @@ func (s *shared) finish(f *flight, revision uint64, err error) bool {
 	}
 	s.flight = nil
 	for _, o := range f.ops {
-		s.c.end(o, revision, err)
+		s.c.end(o, Ack{Revision: revision}, err)
 	}
 	if s.tree.Keys() >= s.c.cfg.CompactAt && !s.compacting {
 		s.compacting = true

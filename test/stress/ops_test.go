@@ -127,7 +127,7 @@ func tripleC(i int) []string { return []string{"v", "w.w", strconv.Itoa(i)} }
 var longName = strings.Repeat("x", 100)
 
 // do makes one call and notes its outcome.
-func (a *app) do(o *op, call func(context.Context, *node.Contexts, string) (uint64, error)) *op {
+func (a *app) do(o *op, call func(context.Context, *node.Contexts, string) (node.ContextAck, error)) *op {
 	o.app, o.by = a, a.by
 	for i := range o.edits {
 		if o.edits[i].value != nothing {
@@ -141,9 +141,9 @@ func (a *app) do(o *op, call func(context.Context, *node.Contexts, string) (uint
 	ctx, cancel := context.WithTimeout(a.r.t.Context(), limit)
 	defer cancel()
 	began := time.Now()
-	revision, err := call(ctx, a.ctx, o.context.name)
+	ack, err := call(ctx, a.ctx, o.context.name)
 	o.took = time.Since(began)
-	o.revision, o.err, o.code = revision, err, wire.CodeOf(err)
+	o.revision, o.err, o.code = ack.Revision, err, wire.CodeOf(err)
 	switch o.code {
 	case "", wire.BadRevision, wire.BadName, wire.BadPayload, wire.Offline, wire.Unavailable, wire.Busy:
 	case wire.Timeout:
@@ -160,8 +160,8 @@ func (a *app) do(o *op, call func(context.Context, *node.Contexts, string) (uint
 	}
 	if err == nil && o.kind != kindCreate && o.kind != kindDestroy {
 		s, err := a.ctx.Get(a.r.t.Context(), o.context.name)
-		if err == nil && s.Exists && s.Revision < revision && (s.Revision > 0 || !s.Pending) {
-			a.r.violation("%s was acknowledged with %d, and then the app reads revision %d", o, revision, s.Revision)
+		if err == nil && s.Exists && s.Revision < o.revision && (s.Revision > 0 || !s.Pending) {
+			a.r.violation("%s was acknowledged with %d, and then the app reads revision %d", o, o.revision, s.Revision)
 		}
 	}
 	a.r.mu.Lock()
@@ -177,7 +177,7 @@ func (a *app) newOp(c *shared, k kind, edits ...change) *op {
 
 // paths writes the operation's edits in one call.
 func (a *app) paths(o *op, opts ...contexts.Option) {
-	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (uint64, error) {
+	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
 		var list []node.PathValue
 		for _, e := range o.edits {
 			pv := node.PathValue{Path: e.path}
@@ -276,7 +276,7 @@ func (a *app) update(c *shared) {
 		}
 		o.edits = append(o.edits, change{[]string{name}, v})
 	}
-	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (uint64, error) {
+	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
 		return c.Update(ctx, name, values)
 	})
 }
@@ -284,14 +284,14 @@ func (a *app) update(c *shared) {
 func (a *app) setPath(c *shared) {
 	o := a.newOp(c, kindSetPath)
 	o.edits = []change{{a.path(), a.value(o)}}
-	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (uint64, error) {
+	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
 		return c.SetPath(ctx, name, o.edits[0].path, o.edits[0].value)
 	})
 }
 
 func (a *app) removePath(c *shared) {
 	o := a.newOp(c, kindRemovePath, change{a.path(), nothing})
-	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (uint64, error) {
+	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
 		return c.RemovePath(ctx, name, o.edits[0].path)
 	})
 }
@@ -425,23 +425,23 @@ func (a *app) set(c *shared) {
 	o := a.newOp(c, kindSet)
 	v := a.whole(o)
 	o.edits = []change{{nil, v}}
-	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (uint64, error) { return c.Set(ctx, name, v) })
+	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) { return c.Set(ctx, name, v) })
 }
 
 func (a *app) create(c *shared) *op {
 	o := a.newOp(c, kindCreate)
 	v := a.whole(o)
 	o.edits = []change{{nil, v}}
-	return a.do(o, func(ctx context.Context, c *node.Contexts, name string) (uint64, error) {
-		created, revision, err := c.Create(ctx, name, v)
+	return a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
+		created, ack, err := c.Create(ctx, name, v)
 		o.joined = !created
-		return revision, err
+		return ack, err
 	})
 }
 
 func (a *app) destroy(c *shared) {
 	o := a.newOp(c, kindDestroy, change{nil, nothing})
-	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (uint64, error) {
-		return 0, c.Destroy(ctx, name)
+	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
+		return c.Destroy(ctx, name)
 	})
 }

@@ -281,15 +281,22 @@ func (b *Bucket) Lease(ctx context.Context, key, target subjects.Key, d time.Dur
 }
 
 func (b *Bucket) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
-	var ack *jetstream.PubAck
-	err := b.link.Do(ctx, msg.Subject, func(ctx context.Context) (err error) {
+	ack, err := b.publishAck(ctx, msg)
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
+}
+
+func (b *Bucket) publishAck(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, err error) {
+	err = b.link.Do(ctx, msg.Subject, func(ctx context.Context) (err error) {
 		ack, err = b.link.JetStream().PublishMsg(ctx, msg, jetstream.WithRetryAttempts(1))
 		return err
 	})
 	if err != nil {
-		return 0, typed(err, b.name.Stream(), b.realm)
+		return nil, typed(err, b.name.Stream(), b.realm)
 	}
-	return ack.Sequence, nil
+	return ack, nil
 }
 
 // Get reads one key by Direct Get. False means that the answering replica has

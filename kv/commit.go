@@ -213,6 +213,46 @@ func (b *Bucket) Committed(ctx context.Context, id string, writes []Write, after
 	return 0, false, nil
 }
 
+// Fence makes sure that what was sent under an id, the first write of it to key, is not
+// made any more: it may wait in a server that stood still. made says that it was made
+// before, at seq. It is of use for [CommitMemory] after the writes were sent.
+//
+// It is a message under the same id at a key that no context has, of the node's own so
+// that the bucket keeps enough of them.
+func (b *Bucket) Fence(ctx context.Context, node subjects.Node, id string, key subjects.Key) (seq uint64, made bool, err error) {
+	at, _ := subjects.ContextPath(subjects.Token{}, []string{"fence", string(node)})
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	ack, err := b.publishAck(ctx, &nats.Msg{Subject: string(b.name.Subject(at)), Header: nats.Header{
+		hdrMsgID: {id + "." + string(key)}, wire.HeaderOp: {id}, hdrOperation: {"DEL"},
+	}})
+	if err != nil {
+		return 0, false, err
+	}
+	if !ack.Duplicate {
+		return ack.Sequence, false, nil
+	}
+	// It was made, or this is not the first attempt: what is stored there tells, if the
+	// replica that answers does not lag.
+	body, err := json.Marshal(map[string]any{"seq": ack.Sequence})
+	for try := 0; err == nil && try < snapshotTries; try++ {
+		var found, fenced bool
+		err = b.direct(ctx, string(b.name.DirectGet()), body, 1, func(m *nats.Msg) (bool, error) {
+			if status(m) == "404" {
+				return true, nil
+			}
+			e, err := b.answer(m)
+			found, fenced = true, e.Key == at
+			return true, err
+		})
+		if found {
+			return ack.Sequence, !fenced, err
+		}
+		pause(ctx, snapshotRetry)
+	}
+	return ack.Sequence, true, err // a compaction has taken it away since
+}
+
 // Between says whether a key was written after one sequence and before another,
 // compactions not counted, as far as its kept revisions tell.
 func (b *Bucket) Between(ctx context.Context, key subjects.Key, after, before uint64) (bool, error) {

@@ -364,6 +364,41 @@ func (t *Tree) Changed(edits []Edit, revision uint64) bool {
 	return false
 }
 
+// ChangedBy is what [Tree.ChangedSince] found out.
+type ChangedBy uint8
+
+// Nobody has written there; Somebody has; or everything was rewritten since, as a
+// compaction and a conditional write do, so that the Values have to tell.
+const (
+	Nobody ChangedBy = iota
+	Somebody
+	Values
+)
+
+// ChangedSince says who wrote something at, above or below a path after a revision, the
+// writes with an id that is own left out. A context that does not exist was ended by
+// somebody, unless it did not exist at the revision, which is then 0.
+func (t *Tree) ChangedSince(path []string, revision uint64, own func(id string) bool) ChangedBy {
+	if !t.Exists() {
+		if revision > 0 {
+			return Somebody
+		}
+		return Nobody
+	}
+	who := Nobody
+	for _, r := range t.registers {
+		n := min(len(r.path), len(path))
+		switch {
+		case r.revision <= revision, !slices.Equal(r.path[:n], path[:n]), own(r.id):
+		case r.place.at == r.place.seq:
+			return Somebody
+		default:
+			who = Values
+		}
+	}
+	return who
+}
+
 // Compaction plans the batch that leaves of the context its root alone: purges
 // of its path keys, conditional on what is in this tree, which must be a
 // snapshot, and the folded root in the place of the newest of them. It has at

@@ -30,6 +30,7 @@ type register struct {
 	path     []string
 	place    place
 	revision uint64
+	id       string // Weft-Op
 	value    *Value // nil for a delete
 	bytes    int
 }
@@ -187,7 +188,7 @@ func (t *Tree) drop(key subjects.Key) bool {
 // newRegister reads an entry. With an error the register is that of a write
 // which says nothing.
 func newRegister(e *Entry, path []string) (*register, error) {
-	r := &register{key: e.Key, path: path, place: place{e.placeAt(), e.Seq}, revision: e.Seq, bytes: len(e.Key) + len(e.Value)}
+	r := &register{key: e.Key, path: path, place: place{e.placeAt(), e.Seq}, revision: e.Seq, id: e.WriteID, bytes: len(e.Key) + len(e.Value)}
 	if r.place.at < e.Seq && e.Compact > 0 && e.Compact < e.Seq && e.Op == Put {
 		r.revision = e.Compact
 	}

@@ -40,7 +40,7 @@ var arrows = map[string]string{
 	"node/restriction": "wire",
 	"node/contexts":    "kv link node/journal node/restriction wire subjects",
 	"node/channels":    "node/contexts node/directory link wire subjects",
-	"node": "node/embedded node/directory node/interop node/topics node/contexts node/channels " +
+	"node": "node/embedded node/directory node/journal node/interop node/topics node/contexts node/channels " +
 		"node/restriction kv link wire subjects",
 	"gateway/edge":     "wire",
 	"gateway/platform": "wire subjects",

@@ -136,7 +136,7 @@ func (t *Tree) Doubtful(edits []Edit) bool {
 	for _, e := range edits {
 		v := work
 		for i, segment := range e.Path {
-			if !v.IsObject() && !v.IsArray() && (isNumber(segment) || e.Value == nil && i == len(e.Path)-1) {
+			if !v.IsObject() && !v.IsArray() && (IsNumber(segment) || e.Value == nil && i == len(e.Path)-1) {
 				return true
 			}
 			v = v.At(e.Path[i : i+1])
@@ -153,7 +153,7 @@ func (t *Tree) Doubtful(edits []Edit) bool {
 // key is the key of a path, unless it cannot have one.
 func (t *Tree) key(view *Value, path []string) (subjects.Key, bool) {
 	for i, v := 0, view; i < len(path) && v != nil; i++ {
-		if v.IsArray() && isNumber(path[i]) {
+		if v.IsArray() && IsNumber(path[i]) {
 			return "", false
 		}
 		v = v.At(path[i : i+1])

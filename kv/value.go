@@ -279,7 +279,7 @@ func (v *Value) edit(path []string, x *Value) (*Value, error) {
 		if ok {
 			return v.editElement(list, i, path, x)
 		}
-		if isNumber(segment) {
+		if IsNumber(segment) {
 			if x == nil {
 				return v, nil
 			}
@@ -341,14 +341,15 @@ func (v *Value) elements() []*Value {
 
 // index reads a canonical decimal of at most most.
 func index(s string, most int) (int, bool) {
-	if !isNumber(s) {
+	if !IsNumber(s) {
 		return 0, false
 	}
 	i, err := strconv.Atoi(s)
 	return i, err == nil && i <= most
 }
 
-func isNumber(s string) bool {
+// IsNumber says whether a segment of a path selects an element where it runs through an array.
+func IsNumber(s string) bool {
 	if s == "" || len(s) > 1 && s[0] == '0' {
 		return false
 	}

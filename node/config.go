@@ -37,7 +37,10 @@ type Config struct {
 	// Listen is where an embedded server admits further nodes and plain NATS
 	// clients: a loopback host:port; "" or "off" for nowhere.
 	Listen string
-	// Store is the embedded server's directory; temporary if empty.
+	// Store is the directory of the node's state: the embedded server's streams, and the
+	// journal of what is written while the fabric is away. It is this node's alone. If
+	// empty, an embedded server has a temporary one, and there is no journal: such writes
+	// are refused with offline.
 	Store string
 	// Credentials is the directory of the embedded server's credentials files;
 	// the user's data directory if empty.
@@ -45,6 +48,8 @@ type Config struct {
 	// NoSync lets the embedded server acknowledge before its disk has it.
 	NoSync bool
 
+	// Policies say what becomes of writes of contexts while the fabric is away.
+	Policies []ContextPolicy
 	// CompactAt is how many keys a context gathers before it is compacted, 256
 	// unless given.
 	CompactAt int
@@ -103,6 +108,11 @@ func (c *Config) resolve() (identity, error) {
 	}
 	if id.version == "" {
 		id.version = moduleVersion()
+	}
+	for _, p := range c.Policies {
+		if err := p.Check(); err != nil {
+			return id, err
+		}
 	}
 	if c.NATS.URL != "" && c.Server != nil {
 		return id, wire.Errorf(wire.Rejected, "a node joins either a NATS URL or an embedded server, not both")

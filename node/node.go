@@ -98,6 +98,10 @@ type (
 	ContextName = contexts.NameEvent
 	// ContextAck says how safe a write is that has succeeded.
 	ContextAck = contexts.Ack
+	// ContextPolicy says what becomes of writes while the fabric is away.
+	ContextPolicy = contexts.Policy
+	// ContextOverwritten says that a journalled write was not made.
+	ContextOverwritten = contexts.Overwritten
 	// PathValue is a value for a path in a context.
 	PathValue = contexts.PathValue
 )
@@ -110,6 +114,13 @@ const (
 	ContextDestroyed = contexts.Destroyed
 	ContextOffline   = contexts.Offline
 	ContextOnline    = contexts.Online
+)
+
+// What becomes of writes while the fabric is away; see package contexts.
+const (
+	RemoteWins    = contexts.RemoteWins
+	LocalWins     = contexts.LocalWins
+	RejectOffline = contexts.RejectOffline
 )
 
 // The parts of channels; see package channels.
@@ -141,6 +152,9 @@ const (
 	ChannelMemberJoined = channels.MemberJoined
 	ChannelMemberLeft   = channels.MemberLeft
 )
+
+// ParseContextPolicy reads PATTERN=POLICY.
+func ParseContextPolicy(text string) (ContextPolicy, error) { return contexts.ParsePolicy(text) }
 
 // IfRevision makes a context write conditional; see package contexts.
 func IfRevision(revision uint64) contexts.Option { return contexts.IfRevision(revision) }

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/interop"
+	"github.com/weft-fabric/weft/node/journal"
 	"github.com/weft-fabric/weft/node/restriction"
 	"github.com/weft-fabric/weft/node/topics"
 	"github.com/weft-fabric/weft/subjects"
@@ -46,6 +48,7 @@ type Realm struct {
 	topics    *topics.Topics
 	contexts  *contexts.Contexts
 	channels  *channels.Channels
+	journal   *journal.Journal // nil without a store
 	apps      atomic.Uint64
 	links     chan struct{} // a link's state has changed
 	ctx       context.Context
@@ -67,9 +70,14 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 	}
 	r.state = State{Since: time.Now(), Reason: "starting"}
 	r.ctx, r.end = context.WithCancel(context.Background())
-	if err := r.open(ctx, nc); err != nil {
+	kept, err := r.openJournal(cfg.Store)
+	if err != nil {
 		r.end()
 		return nil, err
+	}
+	if err := r.open(ctx, nc); err != nil {
+		r.end()
+		return nil, errors.Join(err, r.closeJournal())
 	}
 	r.directory = directory.New(directory.Config{
 		Realm: id.realm, Self: id.node, Boot: id.boot, Machine: id.machine, Host: id.host, User: id.user, Version: id.version,
@@ -83,6 +91,7 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 		Identity: r.identityOf, Attributes: func(id *Identity) restriction.Attributes { return id.Attribute },
 		Directory: r.directory.Changed, Complete: func() bool { return r.State().Online }, Alive: r.isHere,
 		Holders: r.holders, Hold: r.directory.SetHolds, Settle: r.directory.Settle,
+		Journal: r.journal, Kept: kept, Policies: cfg.Policies,
 	})
 	r.channels = channels.New(channels.Config{Self: id.node, Directory: r.directory, Contexts: r.contexts, Hidden: cfg.Hidden, Logger: r.log})
 	r.topics = topics.New(topics.Config{Realm: id.realm, Self: id.node, Data: r.data, Logger: r.log, Identity: r.identityOf})
@@ -98,6 +107,26 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 		return nil, err
 	}
 	return r, nil
+}
+
+// openJournal opens the realm's journal in the node's store, if it has one, and returns
+// what an earlier run has left there.
+func (r *Realm) openJournal(store string) (kept []journal.Record, err error) {
+	if store == "" {
+		return nil, nil
+	}
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		return nil, fmt.Errorf("node: store: %w", err)
+	}
+	r.journal, kept, err = journal.Open(filepath.Join(store, "journal-"+string(r.id.realm)), journal.DefaultLimit, r.log)
+	return kept, err
+}
+
+func (r *Realm) closeJournal() error {
+	if r.journal == nil {
+		return nil
+	}
+	return r.journal.Close()
 }
 
 // open opens the two links.
@@ -293,6 +322,9 @@ func (r *Realm) stop() {
 	r.wg.Wait()
 	r.data.Close()
 	r.control.Close()
+	if err := r.closeJournal(); err != nil {
+		r.log.Warn("the journal was not closed cleanly", slog.Any("error", err))
+	}
 }
 
 // Name is the realm's name.

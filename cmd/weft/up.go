@@ -17,10 +17,11 @@ import (
 // upCommand runs a node.
 type upCommand struct {
 	connectFlags
-	Node    string `placeholder:"ID" help:"Id of the node; <host>-<user> unless given."`
-	Machine string `placeholder:"NAME" help:"Name of the machine; try two on one host."`
-	Listen  string `name:"nats-listen" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS server listens (${default}), or off."`
-	Store   string `placeholder:"DIR" help:"State of the node and of its embedded NATS server; of its own for each node."`
+	Node     string   `placeholder:"ID" help:"Id of the node; <host>-<user> unless given."`
+	Machine  string   `placeholder:"NAME" help:"Name of the machine; try two on one host."`
+	Listen   string   `name:"nats-listen" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS server listens (${default}), or off."`
+	Store    string   `placeholder:"DIR" help:"State of the node: the journal, and the streams of an embedded NATS server; of its own for each node."`
+	Policies []string `name:"context-policy" sep:"none" placeholder:"PATTERN=POLICY" help:"What becomes of writes to contexts of these names while the fabric is away: remote-wins (unless given), local-wins or reject-offline. '*' stands for any text; the first that matches counts."`
 	gatewayFlags
 }
 
@@ -75,19 +76,26 @@ func (c *upCommand) config(p *program) (node.Config, error) {
 		}
 	}
 	cfg := node.Config{Realm: c.Realm, Node: c.Node, Machine: c.Machine, Version: version(), Logger: p.log}
+	for _, text := range c.Policies {
+		policy, err := node.ParseContextPolicy(text)
+		if err != nil {
+			return cfg, usageError{fmt.Errorf("--context-policy: %w", err)}
+		}
+		cfg.Policies = append(cfg.Policies, policy)
+	}
 	at, ok, err := c.named()
 	if err != nil {
 		return cfg, err
 	}
-	if ok {
-		cfg.NATS = at.nats
-		return cfg, nil
-	}
-	cfg.Listen, cfg.Store = c.Listen, c.Store
-	if cfg.Store == "" {
+	if cfg.Store = c.Store; cfg.Store == "" {
 		if cfg.Store, err = defaultStore(c.Node); err != nil {
 			return cfg, err
 		}
+	}
+	if ok {
+		cfg.NATS = at.nats
+	} else {
+		cfg.Listen = c.Listen
 	}
 	return cfg, nil
 }

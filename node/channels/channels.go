@@ -51,6 +51,9 @@ func New(cfg Config) *Channels {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	c.ctx, c.end = context.WithCancel(context.Background())
+	if err := cfg.Contexts.Suppose(seeds()); err != nil { // they always encode
+		c.log.Error("default channels are not there while the fabric is away", slog.Any("error", err))
+	}
 	return c
 }
 

@@ -15,7 +15,7 @@ import (
 //
 // The errors of all writes are bad-name, bad-payload, limit, bad-revision,
 // denied, offline, unavailable, storage-full, busy, canceled, and timeout, which
-// alone means that the write may have been made.
+// alone means that the write may have been made. Success is an [Ack].
 type App struct {
 	c  *Contexts
 	id subjects.App

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
+	"github.com/weft-fabric/weft/node/journal"
 	"github.com/weft-fabric/weft/node/restriction"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -59,20 +60,30 @@ type Config struct {
 	Holders   func(context string) []subjects.App
 	Hold      func(app subjects.App, contexts []string) error
 	Settle    func(context.Context) error
+
+	// Journal keeps what is written while the fabric is away, and Kept is what was in it
+	// when it was opened. Without it such writes are refused.
+	Journal *journal.Journal
+	Kept    []journal.Record
+	// Policies say what becomes of such writes; the first that matches decides, and
+	// [RemoteWins] where none does.
+	Policies []Policy
 }
 
 // Contexts is the contexts of one realm. Create it with [New].
 type Contexts struct {
-	cfg    Config
-	log    *slog.Logger
-	bucket *kv.Bucket
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	stats  counters
-	count  atomic.Int64 // of contexts in the realm, below 0 if it is not known
-	keeper *keeper      // nil without a directory
-	keep   sync.Once
+	cfg     Config
+	log     *slog.Logger
+	bucket  *kv.Bucket
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	stats   counters
+	count   atomic.Int64 // of contexts in the realm, below 0 if it is not known
+	keeper  *keeper      // nil without a directory
+	keep    sync.Once
+	outages outages
+	locals  locals
 
 	mu     sync.Mutex
 	open   map[string]*shared
@@ -104,6 +115,13 @@ type Stats struct {
 	Unreadable  uint64 `json:"unreadable"`
 	// Ended are contexts that this node ended because of their lifetime.
 	Ended uint64 `json:"ended"`
+	// Journalled writes were acknowledged while the fabric was away. Replayed of them were
+	// made when it was back, Overwritten were not, or not whole, and Waiting still are
+	// kept.
+	Journalled  uint64 `json:"journalled"`
+	Replayed    uint64 `json:"replayed"`
+	Overwritten uint64 `json:"overwritten"`
+	Waiting     int64  `json:"waiting"`
 	// Conflated is how many states slow watches were spared.
 	Conflated uint64 `json:"conflated"`
 	// Snapshots, Gaps and Caught are those of all replicas that are open.
@@ -111,7 +129,7 @@ type Stats struct {
 }
 
 type counters struct {
-	writes, refused, retried, conflicts, compactions, mended, unreadable, ended, conflated atomic.Uint64
+	writes, refused, retried, conflicts, compactions, mended, unreadable, ended, journalled, replayed, overwritten, conflated atomic.Uint64
 }
 
 // New makes the contexts of a realm, offline until Connected is called.
@@ -123,11 +141,14 @@ func New(cfg Config) *Contexts {
 	if c.cfg.CompactAt == 0 {
 		c.cfg.CompactAt = kv.CompactAt
 	}
+	c.outages.journal, c.outages.changed, c.outages.supposed = cfg.Journal, make(chan struct{}), map[string]*kv.Value{}
+	c.locals.list = map[subjects.Token]local{}
 	c.count.Store(-1)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Directory != nil {
 		c.keeper = newKeeper(c)
 	}
+	c.restore(cfg.Kept)
 	c.wg.Go(c.sweep)
 	return c
 }
@@ -246,18 +267,34 @@ func (c *Contexts) online() error {
 	return c.usable
 }
 
+func (c *Contexts) isOpen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed
+}
+
 func errStopped() error { return wire.Errorf(wire.Offline, "the node has stopped") }
 
 // await waits until a replica has its first snapshot, or why it cannot be had.
-func (c *Contexts) await(ctx context.Context, r *kv.Replica, what string) error {
+// After the fabric was away for a while suppose is called instead.
+func (c *Contexts) await(ctx context.Context, r *kv.Replica, what string, suppose func()) error {
 	for {
 		select {
 		case <-r.Ready():
 			return nil
 		default:
 		}
+		poll := awaitPoll
 		if err := c.online(); err != nil {
-			return err
+			in, ok := c.supposes()
+			switch {
+			case !ok:
+				return err
+			case in <= 0:
+				suppose()
+				return nil
+			}
+			poll = in
 		}
 		_, failed := r.State()
 		if isUnusable(failed) {
@@ -265,7 +302,7 @@ func (c *Contexts) await(ctx context.Context, r *kv.Replica, what string) error 
 		}
 		select {
 		case <-r.Ready():
-		case <-time.After(awaitPoll):
+		case <-time.After(poll):
 		case <-ctx.Done():
 			if failed == nil {
 				failed = ctx.Err()
@@ -357,7 +394,8 @@ func (c *Contexts) Stats() Stats {
 	n := &c.stats
 	st := Stats{
 		Writes: n.writes.Load(), Refused: n.refused.Load(), Retried: n.retried.Load(), Conflicts: n.conflicts.Load(),
-		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Ended: n.ended.Load(), Conflated: n.conflated.Load(),
+		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Ended: n.ended.Load(),
+		Journalled: n.journalled.Load(), Replayed: n.replayed.Load(), Overwritten: n.overwritten.Load(), Waiting: c.outages.waiting.Load(), Conflated: n.conflated.Load(),
 	}
 	c.mu.Lock()
 	open := slices.Collect(maps.Values(c.open))

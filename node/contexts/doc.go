@@ -17,8 +17,8 @@
 // has written stays on top until it is settled, so a remote write to the same
 // path cannot flicker in between.
 //
-// While the fabric is offline a write is refused with offline and not shown. A
-// write that was sent when the connection broke is settled after the return,
+// Without a journal, a write is refused with offline and not shown while the fabric is
+// offline. A write that was sent when the connection broke is settled after the return,
 // under the same id, so that it is made once or not at all; its caller may have
 // got a timeout, which says that it may have been made.
 //
@@ -42,6 +42,30 @@
 // the object as local apps see it and shows it before it returns. An operation that
 // cannot be sent within 30 s is unavailable; one whose outcome is not known then is a
 // timeout later.
+//
+// # Outages
+//
+// With a journal (package journal) the apps of a node go on while the fabric is away. A
+// write then is shown, put into the journal with a sync of the disk, and acknowledged as
+// Journalled; so are those that wait, or were sent and not answered, when the connection
+// breaks, and one that the stream has not answered for 30 s. Of writes to one path the
+// journal keeps the newest. A context that was never read is taken for what
+// [Contexts.Suppose] says, or for one that does not exist, once the fabric has been away
+// for two seconds; State.Since says that it may be something else. A full journal, or
+// disk, refuses with storage-full. Conditional writes are refused with offline.
+//
+// When the fabric is back, what was sent before is looked for, and fenced off if it has not
+// arrived (kv.Bucket.Fence). Then each path that was written is compared with a snapshot
+// that the leader confirms. If nobody but this node has written at, above or below it since
+// the revision that it was written on, it is written, in the place of what the snapshot
+// has, so that whatever slips in stays on top. Otherwise it is dropped: remote wins, apps
+// get the remote value, and one [Overwritten] for the write says what was not made. So ends
+// what cannot be written for another reason. It is kept in the journal until it is
+// dismissed, or 1,000 newer ones have come. Of a context that was not known only what is not
+// there is added. Several paths of one write are merged each for itself.
+//
+// Another [Policy] is local-wins, which writes whatever others have done, and
+// reject-offline, which journals nothing.
 //
 // # Metadata
 //

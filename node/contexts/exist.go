@@ -30,6 +30,6 @@ func (a *App) MetaOf(name string) (Meta, bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	x, ok := n.exist[token]
+	x, ok := n.visible()[token]
 	return x.meta.value(), ok
 }

@@ -2,11 +2,13 @@ package contexts_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -27,6 +29,7 @@ import (
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
+	"github.com/weft-fabric/weft/node/journal"
 	"github.com/weft-fabric/weft/node/restriction"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -46,6 +49,10 @@ type hub struct {
 	store string
 	boots int
 	alone bool // nodes end no contexts
+	// Where journals are, "" for none, how large they may be, and policies.
+	journals string
+	limit    int64
+	policies []contexts.Policy
 
 	mu    sync.Mutex
 	srv   *server.Server
@@ -114,6 +121,9 @@ type line struct {
 	drop  func(subject string) bool // of messages to the node
 	ends  map[net.Conn]struct{}
 	stall chan struct{}
+	gates []*gate // of the connections that there are, or were
+	// resumes end what was held back.
+	resumes []func()
 }
 
 func (h *hub) line(id string) *line {
@@ -147,27 +157,40 @@ func (l *line) InProcessConn() (net.Conn, error) {
 		delete(l.ends, mid)
 		l.hub.mu.Unlock()
 	}
-	go pump(l.send, far, mid)
-	go pump(l.receive, mid, far)
+	g := &gate{}
+	l.gates = append(l.gates, g)
+	go pump(func(to io.Writer, from io.Reader) { l.send(to, from, g) }, far, mid)
+	go pump(func(to io.Writer, from io.Reader) { l.receive(to, from, g) }, mid, far)
 	return near, nil
 }
 
-func (l *line) send(to io.Writer, from io.Reader) {
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if err != nil {
-			return
+// send passes on what the node sends. What is held back waits in a buffer, as in a kernel:
+// the node can go on sending.
+func (l *line) send(to io.Writer, from io.Reader, g *gate) {
+	chunks := make(chan []byte, 1<<16)
+	go func() {
+		defer close(chunks)
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			if n > 0 {
+				chunks <- bytes.Clone(buf[:n])
+			}
+			if err != nil {
+				return
+			}
 		}
-		l.wait()
-		if _, err := to.Write(buf[:n]); err != nil {
+	}()
+	for chunk := range chunks {
+		l.wait(g)
+		if _, err := to.Write(chunk); err != nil {
 			return
 		}
 	}
 }
 
 // receive passes on what the server sends, message by message.
-func (l *line) receive(to io.Writer, from io.Reader) {
+func (l *line) receive(to io.Writer, from io.Reader, g *gate) {
 	r := bufio.NewReaderSize(from, 64<<10)
 	for {
 		head, err := r.ReadString('\n')
@@ -184,7 +207,7 @@ func (l *line) receive(to io.Writer, from io.Reader) {
 				return
 			}
 		}
-		l.wait()
+		l.wait(g)
 		l.hub.mu.Lock()
 		drop := l.drop
 		l.hub.mu.Unlock()
@@ -197,13 +220,34 @@ func (l *line) receive(to io.Writer, from io.Reader) {
 	}
 }
 
-func (l *line) wait() {
+func (l *line) wait(g *gate) {
 	l.hub.mu.Lock()
-	stall := l.stall
+	stall, hold := l.stall, g.hold
 	l.hub.mu.Unlock()
 	if stall != nil {
 		<-stall
 	}
+	if hold != nil {
+		<-hold
+	}
+}
+
+// gate holds back one connection.
+type gate struct{ hold chan struct{} }
+
+// Hold holds back what is on the connections that there are, as a server does that stands
+// still, until the returned function is called. New connections work.
+func (l *line) Hold() (resume func()) {
+	hold := make(chan struct{})
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	for _, g := range l.gates {
+		g.hold = hold
+	}
+	l.gates = nil
+	resume = sync.OnceFunc(func() { close(hold) })
+	l.resumes = append(l.resumes, resume)
+	return resume
 }
 
 // Cut closes the connections and refuses new ones until Heal.
@@ -220,6 +264,9 @@ func (l *line) Heal() {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
 	l.cut = false
+	for _, resume := range l.resumes {
+		resume()
+	}
 }
 
 // Stall holds everything back until the returned function is called.
@@ -234,6 +281,15 @@ func (l *line) Stall() (resume func()) {
 		l.hub.mu.Unlock()
 		close(stall)
 	})
+}
+
+// Silence lets nothing through, and no new connections, until Heal. The connections that
+// there are stay open.
+func (l *line) Silence() {
+	l.Hold()
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.cut = true
 }
 
 // Drop loses the messages to the node for which f says so; nil loses none. f
@@ -259,10 +315,20 @@ type peer struct {
 	ended  chan struct{}
 	first  chan struct{} // closed when the directory was read
 	once   sync.Once
+	book   *journal.Journal
 }
 
 // node starts a node; the test stops it.
 func (h *hub) node(id string) *peer {
+	h.t.Helper()
+	p := h.open(id)
+	<-p.first
+	synctest.Wait()
+	return p
+}
+
+// open starts a node that need not reach the hub.
+func (h *hub) open(id string) *peer {
 	h.t.Helper()
 	h.boots++
 	p := &peer{
@@ -293,6 +359,14 @@ func (h *hub) node(id string) *peer {
 		cfg.Directory, cfg.Complete, cfg.Alive, cfg.Holders = p.dir.Changed, p.synced.Load, p.isAlive, p.holders
 		cfg.Hold, cfg.Settle = p.dir.SetHolds, p.dir.Settle
 	}
+	if h.journals != "" {
+		var err error
+		p.book, cfg.Kept, err = journal.Open(filepath.Join(h.journals, id), max(h.limit, 1<<16), log)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		cfg.Journal, cfg.Policies = p.book, h.policies
+	}
 	p.Contexts = contexts.New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.end = cancel
@@ -301,7 +375,6 @@ func (h *hub) node(id string) *peer {
 		p.dir.Run(ctx)
 	}()
 	close(ready)
-	<-p.first
 	synctest.Wait()
 	return p
 }
@@ -339,6 +412,11 @@ func (p *peer) stop() {
 	p.end()
 	<-p.ended
 	p.link.Close()
+	if p.book != nil {
+		if err := p.book.Close(); err != nil {
+			p.t.Error(err)
+		}
+	}
 }
 
 // kill ends the node without a word.

@@ -54,6 +54,11 @@ type names struct {
 	held    map[subjects.Token]kv.Entry // see holds
 	changed chan struct{}
 	ends    map[*ending]struct{}
+	// locals are on top of exist. supposing says that exist was never read and need not
+	// be waited for.
+	locals    *locals
+	outages   *outages
+	supposing bool
 }
 
 // named is a context that exists.
@@ -101,11 +106,13 @@ func (c *Contexts) follow() (*names, error) {
 		n := &names{
 			log: c.log, count: &c.count, exist: map[subjects.Token]named{}, metas: map[subjects.Token]metadata{}, gone: map[subjects.Token]gone{},
 			held: map[subjects.Token]kv.Entry{}, changed: make(chan struct{}), ends: map[*ending]struct{}{},
+			locals: &c.locals, outages: &c.outages,
 		}
 		n.mu.Lock()
 		defer n.mu.Unlock() // update waits for it
 		n.replica = c.bucket.Replicate([]subjects.Key{subjects.ContextRoots(), metaKeys}, false, c.log, n.update)
 		c.names = n
+		c.locals.tell(n.poke)
 	}
 	return c.names, nil
 }
@@ -287,7 +294,47 @@ func (n *names) leave(app subjects.App) {
 
 // await waits until the names are known.
 func (n *names) await(ctx context.Context, c *Contexts) error {
-	return c.await(ctx, n.replica, "the list of contexts")
+	return c.await(ctx, n.replica, "the list of contexts", n.suppose)
+}
+
+// suppose goes on without the contexts having been read.
+func (n *names) suppose() {
+	n.mu.Lock()
+	n.supposing = !n.ready
+	n.mu.Unlock()
+	n.poke()
+}
+
+// poke tells who waits for changes that there is one.
+func (n *names) poke() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// visible are the contexts that exist for the apps of this node. mu is held.
+func (n *names) visible() map[subjects.Token]named {
+	local := n.locals.all()
+	if len(local) == 0 && (n.ready || !n.supposing) {
+		return n.exist
+	}
+	list := maps.Clone(n.exist)
+	if !n.ready && n.supposing {
+		for token, name := range n.outages.names() {
+			list[token] = named{name: name}
+		}
+	}
+	for token, x := range local {
+		_, known := list[token]
+		switch {
+		case !x.exists:
+			delete(list, token)
+		case !known:
+			list[token] = named{name: x.name, by: x.by, meta: x.meta}
+		}
+	}
+	return list
 }
 
 func (c *Contexts) listNames(ctx context.Context, app subjects.App) ([]string, error) {
@@ -299,7 +346,7 @@ func (c *Contexts) listNames(ctx context.Context, app subjects.App) ([]string, e
 		return nil, err
 	}
 	list := []string{}
-	for _, x := range n.all() {
+	for _, x := range n.listed() {
 		if c.may(app, x.meta, toRead) {
 			list = append(list, x.name)
 		}
@@ -308,11 +355,11 @@ func (c *Contexts) listNames(ctx context.Context, app subjects.App) ([]string, e
 	return list, nil
 }
 
-// all are the contexts that exist.
-func (n *names) all() []named {
+// listed are the contexts that exist for the apps of this node.
+func (n *names) listed() []named {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Collect(maps.Values(n.exist))
+	return slices.Collect(maps.Values(n.visible()))
 }
 
 // limited are the contexts that end when somebody leaves. ready says whether they are
@@ -392,12 +439,15 @@ func (c *Contexts) watchNames(ctx context.Context, app subjects.App) iter.Seq[Na
 			delete(n.ends, end)
 			n.mu.Unlock()
 		}()
-		select {
-		case <-n.replica.Ready():
-		case <-ctx.Done():
-			return
-		case <-c.ctx.Done():
-			return
+		for err := n.await(ctx, c); err != nil; err = n.await(ctx, c) {
+			select {
+			case <-n.replica.Ready():
+			case <-time.After(awaitPoll):
+			case <-ctx.Done():
+				return
+			case <-c.ctx.Done():
+				return
+			}
 		}
 		seen := map[subjects.Token]named{}
 		for {
@@ -423,22 +473,23 @@ func (c *Contexts) watchNames(ctx context.Context, app subjects.App) iter.Seq[Na
 
 // since lists what has happened since seen, and brings that up to date. mu is held.
 func (n *names) since(seen map[subjects.Token]named) (events []NameEvent) {
+	exist := n.visible()
 	for token, was := range seen {
-		if now, ok := n.exist[token]; !ok || now.created != was.created {
+		switch now, ok := exist[token]; {
+		case !ok, now.created != was.created && now.created > 0 && was.created > 0:
 			events = append(events, was.ended(n.gone[token]))
 			delete(seen, token)
+		default: // 0 is one that only this node knows, or knew
+			seen[token] = now
 		}
 	}
-	fresh := slices.Collect(maps.Keys(n.exist))
+	fresh := slices.Collect(maps.Keys(exist))
 	fresh = slices.DeleteFunc(fresh, func(t subjects.Token) bool { _, ok := seen[t]; return ok })
 	slices.SortFunc(fresh, func(a, b subjects.Token) int {
-		if n.exist[a].created < n.exist[b].created {
-			return -1
-		}
-		return 1
+		return cmp.Or(cmp.Compare(exist[a].created, exist[b].created), cmp.Compare(exist[a].name, exist[b].name))
 	})
 	for _, token := range fresh {
-		x := n.exist[token]
+		x := exist[token]
 		seen[token] = x
 		events = append(events, NameEvent{Name: x.name, Kind: Created, By: x.by, Meta: x.meta.value()})
 	}

@@ -80,6 +80,7 @@ func TestNamesInAnyOrder(t *testing.T) {
 
 func inOrder(t *testing.T, order []kv.Entry) {
 	n := &names{
+		locals: &locals{}, outages: &outages{},
 		replica: &kv.Replica{}, count: &atomic.Int64{}, exist: map[subjects.Token]named{}, metas: map[subjects.Token]metadata{},
 		gone: map[subjects.Token]gone{}, held: map[subjects.Token]kv.Entry{}, changed: make(chan struct{}), ready: true,
 	}
@@ -121,6 +122,7 @@ func describeOrder(order []kv.Entry) (s string) {
 // TestNamesForget: what is remembered of contexts that are gone is bounded.
 func TestNamesForget(t *testing.T) {
 	n := &names{
+		locals: &locals{}, outages: &outages{},
 		replica: &kv.Replica{}, count: &atomic.Int64{}, exist: map[subjects.Token]named{}, metas: map[subjects.Token]metadata{},
 		gone: map[subjects.Token]gone{}, held: map[subjects.Token]kv.Entry{}, changed: make(chan struct{}), ready: true,
 	}

@@ -53,7 +53,7 @@ func (s State) ChangedSince(revision uint64, path ...string) bool {
 	}
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
-	for _, o := range s.of.pending {
+	for _, o := range s.of.onTop() {
 		for _, e := range o.edits {
 			if !o.quiet && related(e.Path, path) {
 				return true
@@ -61,6 +61,15 @@ func (s State) ChangedSince(revision uint64, path ...string) bool {
 		}
 	}
 	return s.of.tree.Changed([]kv.Edit{{Path: path}}, revision)
+}
+
+// onTop are the operations that are on top of the tree. mu is held.
+func (s *shared) onTop() []*op {
+	list := make([]*op, 0, len(s.kept)+len(s.pending))
+	for _, k := range s.kept {
+		list = append(list, k.op)
+	}
+	return append(list, s.pending...)
 }
 
 // related says whether one path is at, above or below another.

@@ -34,8 +34,23 @@ type shared struct {
 	ready   bool
 	since   time.Time // when the connection was lost, zero while all is known
 	waiting []*op     // oldest first: not let in yet, see admit
-	pending []*op     // oldest first: on top of tree; those of flight are at the front
+	pending []*op     // oldest first: on top of what is kept; those of flight are at the front
 	flight  *flight
+	keeping int // how many of pending are being journalled
+	// kept are writes in the journal, oldest first, on top of tree, and attempts what was
+	// sent of them; made are those that were made since the fabric is back. retained says
+	// that the context is kept open for them.
+	kept     []*journalled
+	attempts []*attempt
+	made     []kv.Edit
+	retained bool
+	// supposing says that apps get what the context is taken for: it was never read.
+	supposing bool
+	below     struct { // see under
+		valid bool
+		view  *kv.Value
+		meta  *Meta
+	}
 	stored  *Meta     // the metadata in tree, nil for none
 	metaSeq uint64    // of stored
 	view    *kv.Value // tree with pending on top
@@ -91,20 +106,36 @@ func (s *shared) leave(app subjects.App) {
 
 func (s *shared) connected(online bool) {
 	s.replica.Wake(online)
-	if online {
-		return // the replica's snapshot ends it
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if online { // the replica's snapshot ends what since says
+		if len(s.kept)+len(s.attempts) > 0 && !s.sending && !s.closed {
+			s.sending = true
+			s.c.wg.Go(s.send)
+		}
+		return
+	}
 	if s.since.IsZero() {
 		s.since = time.Now()
 		s.show(nil)
 	}
 }
 
-// await waits until the context is known.
+// await waits until the context is known, or supposed.
 func (s *shared) await(ctx context.Context) error {
-	return s.c.await(ctx, s.replica, fmt.Sprintf("context %q", s.name))
+	return s.c.await(ctx, s.replica, fmt.Sprintf("context %q", s.name), s.suppose)
+}
+
+// suppose goes on without the context having been read.
+func (s *shared) suppose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ready || s.supposing || s.closed {
+		return
+	}
+	s.supposing = true
+	s.overlaid()
+	s.show(nil)
 }
 
 // update takes what the replica learned.
@@ -123,6 +154,7 @@ func (s *shared) update(u kv.Update) {
 			slog.String("context", s.name), slog.String("key", string(bad.Key)), slog.Uint64("sequence", bad.Seq), slog.String("by", bad.By), slog.Any("error", bad.Err))
 	}
 	s.learnMeta()
+	s.below.valid = false
 	var newest *kv.Entry
 	for i := range u.Entries {
 		e := &u.Entries[i]
@@ -140,7 +172,7 @@ func (s *shared) update(u kv.Update) {
 		s.by = parseWriter(newest.By)
 	}
 	if u.Snapshot {
-		s.ready = true
+		s.ready, s.supposing = true, false
 		if s.c.cfg.Link.Online() == nil {
 			s.since = time.Time{}
 		}
@@ -150,6 +182,9 @@ func (s *shared) update(u kv.Update) {
 		if s.large { // by concurrent or foreign writers
 			s.c.log.Warn("a context is above its limit; it can only shrink", slog.String("context", s.name), slog.Int("bytes", n), slog.Int("limit", wire.MaxContext))
 		}
+	}
+	if len(s.kept) > 0 {
+		s.overlaid()
 	}
 	s.show(s.written(u))
 }
@@ -170,7 +205,7 @@ func (s *shared) written(u kv.Update) []kv.Edit {
 // show makes the view and tells watches if it has changed. edits are those of the
 // operation that changed it, nil if it was something else. mu is held.
 func (s *shared) show(edits []kv.Edit) {
-	if s.ready {
+	if s.ready || s.supposing {
 		s.tell(edits)
 	}
 }
@@ -192,11 +227,10 @@ func (s *shared) learnMeta() {
 	}
 }
 
-// overlay is the tree with the pending writes on top. mu is held.
+// overlay is the tree with the writes that are kept and those that are pending on top.
+// mu is held.
 func (s *shared) overlay() (v *kv.Value, m *Meta) {
-	if v = s.tree.View(); v != nil {
-		m = s.stored
-	}
+	v, m = s.under()
 	for _, o := range s.pending {
 		v, m = o.show(v, m)
 	}
@@ -231,7 +265,7 @@ func lead(from *kv.Value, edits []kv.Edit, to *kv.Value) bool {
 
 // state describes view. mu is held.
 func (s *shared) state() state {
-	return state{view: s.view, meta: s.meta, revision: s.tree.Revision(), by: s.by, pending: len(s.pending) > 0, since: s.since}
+	return state{view: s.view, meta: s.meta, revision: s.tree.Revision(), by: s.by, pending: len(s.pending)+len(s.kept) > 0, since: s.since}
 }
 
 // mend writes something again that a foreign writer has put an end to: when it

@@ -93,8 +93,13 @@ func (c *Contexts) start(name string, o *op) *shared {
 	}
 	o.uses = s
 	if err := c.online(); err != nil {
-		c.end(o, Ack{}, err)
-		return nil
+		if errors.Is(err, wire.ErrOffline) && c.isOpen() {
+			err = c.refuses(o, name, err)
+		}
+		if err != nil {
+			c.end(o, Ack{}, err)
+			return nil
+		}
 	}
 	s.start(o)
 	return s
@@ -159,7 +164,7 @@ func (s *shared) start(o *op) {
 		return
 	}
 	o.until = time.Now().Add(wire.WriteTimeout)
-	if s.ready && len(s.waiting) == 0 && (!s.needsRoom(o) || s.c.hasRoom()) {
+	if (s.ready || s.supposing) && len(s.waiting) == 0 && (!s.needsRoom(o) || s.c.hasRoom() || s.supposing) {
 		s.enter(o)
 		return
 	}
@@ -209,7 +214,7 @@ func (s *shared) prepare(o *op) error {
 		s.mu.Lock()
 		needsRoom := s.needsRoom(o)
 		s.mu.Unlock()
-		if needsRoom {
+		if needsRoom && !(s.c.keeps() && s.c.away() != nil) {
 			err = s.c.room(ctx)
 		}
 	}
@@ -340,9 +345,9 @@ func (s *shared) withdraw(o *op, why error) {
 			return
 		}
 	}
-	sent := 0
+	sent := s.keeping
 	if s.flight != nil && !s.flight.settled {
-		sent = len(s.flight.ops)
+		sent = max(sent, len(s.flight.ops))
 	}
 	for i, p := range s.pending {
 		if p == o && i >= sent {

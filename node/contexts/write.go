@@ -132,6 +132,12 @@ type flight struct {
 	writes []kv.Write
 	// planned is the sequence of the snapshot that writes were planned on, if any.
 	planned uint64
+	until   time.Time // when to give up on a stream that does not answer
+	// doubt says that it was sent, after a sequence and at a time, and that its outcome
+	// is not known.
+	doubt bool
+	after uint64
+	sent  time.Time
 	// settled says that the operations are off the view: the confirmed tree has
 	// what they wrote, or never will. first is then the sequence of the first
 	// write, if it was made.
@@ -167,9 +173,28 @@ func (s *shared) settle() {
 	s.pending = s.pending[len(s.flight.ops):]
 }
 
-// send sends what waits until nothing does.
+// send sends what waits until nothing does. While the stream cannot be reached it has it
+// journalled instead.
 func (s *shared) send() {
 	for try := 0; ; {
+		if why := s.c.away(); why != nil && s.c.keeps() {
+			s.keep(nil, why)
+			if s.rests() {
+				return
+			}
+			continue
+		}
+		if s.hasKept() {
+			if why := s.replay(); why != nil {
+				s.c.log.Debug("what was written while the fabric was away cannot be written yet", slog.String("context", s.name), slog.Any("error", why))
+				s.keep(nil, why)
+				s.sleep(replayPause)
+				if s.isClosed() {
+					return
+				}
+				continue
+			}
+		}
 		s.mu.Lock()
 		full := s.tree.Keys() >= kv.MaxKeys
 		s.mu.Unlock()
@@ -207,10 +232,37 @@ func (s *shared) send() {
 			err = wire.Errorf(wire.Busy, "context %q: others changed it %d times in between: %w", s.name, try, err)
 		}
 		try = 0
+		if err != nil && s.c.keeps() && isAway(err) && s.c.ctx.Err() == nil {
+			s.keep(f, err)
+			continue
+		}
 		if !s.finish(f, revision, err) {
 			return
 		}
 	}
+}
+
+// rests ends send while the fabric is away and nothing waits to be journalled.
+func (s *shared) rests() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) > 0 && !s.closed {
+		return false
+	}
+	s.sending = false
+	return true
+}
+
+func (s *shared) hasKept() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.kept)+len(s.attempts) > 0
+}
+
+func (s *shared) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // sleep waits for about d, or until the node stops.
@@ -231,7 +283,7 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 		return nil, false, false
 	}
 	first := s.pending[0]
-	f = &flight{id: newID(), ops: []*op{first}}
+	f = &flight{id: newID(), ops: []*op{first}, until: first.until}
 	s.flight = f
 	missing := !s.tree.Exists()
 	if first.alone() || again || missing && first.mustExist || s.tree.NeedsSnapshot(first.edits) || s.tree.Doubtful(first.edits) {
@@ -243,7 +295,7 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 			break
 		}
 		edits, bytes = append(slices.Clip(edits), o.edits...), bytes+o.bytes
-		f.ops = append(f.ops, o)
+		f.ops, f.until = append(f.ops, o), o.until
 	}
 	var err error
 	if f.writes, err = s.tree.Plan(edits); err != nil {
@@ -364,10 +416,10 @@ type errFinal struct{ error }
 // its last write.
 func (s *shared) commit(f *flight) (uint64, error) {
 	s.mu.Lock()
-	after := s.tree.Revision()
+	f.after = max(f.planned, s.tree.Revision())
 	s.mu.Unlock()
-	started, until := time.Now(), f.ops[len(f.ops)-1].until
-	inDoubt := false
+	started, until := time.Now(), f.until
+	f.sent = started
 	for {
 		ctx, cancel := context.WithDeadline(s.c.ctx, latest(until, started.Add(doubt)))
 		first, err := s.c.bucket.Commit(ctx, f.id, f.writes)
@@ -375,16 +427,20 @@ func (s *shared) commit(f *flight) (uint64, error) {
 		switch {
 		case err == nil:
 			return s.confirm(f, first), nil
-		case errors.Is(err, kv.ErrUnknown), inDoubt:
-			if !inDoubt {
+		case errors.Is(err, kv.ErrUnknown), f.doubt:
+			if !f.doubt {
 				s.c.stats.retried.Add(1)
 			}
-			inDoubt = true
-			first, known, lookErr := s.look(f, after, err, started)
+			f.doubt = true
+			first, known, lookErr := s.look(f, err, started)
 			if known && lookErr == nil {
 				return s.confirm(f, first), nil
 			} else if known {
+				f.doubt = !errors.Is(lookErr, wire.ErrBadRevision) // it was not made, and cannot be any more
 				return 0, lookErr
+			}
+			if s.c.keeps() && (s.c.away() != nil || time.Now().After(until)) {
+				return 0, wire.Errorf(wire.Timeout, "context %q: the write was sent and is not acknowledged (%w)", s.name, err)
 			}
 		case errors.Is(err, wire.ErrUnavailable) && !isUnusable(err) && time.Now().Before(until), errors.Is(err, wire.ErrBusy) && time.Now().Before(until):
 		default:
@@ -406,7 +462,7 @@ func latest(a, b time.Time) time.Time {
 
 // look finds out what became of a commit that failed with cause. known is false
 // when it has to be sent again.
-func (s *shared) look(f *flight, after uint64, cause error, started time.Time) (first uint64, known bool, err error) {
+func (s *shared) look(f *flight, cause error, started time.Time) (first uint64, known bool, err error) {
 	if s.c.cfg.Link.Online() != nil {
 		return 0, false, nil
 	}
@@ -418,7 +474,7 @@ func (s *shared) look(f *flight, after uint64, cause error, started time.Time) (
 	}
 	ctx, cancel := context.WithTimeout(s.c.ctx, retryPause*100)
 	defer cancel()
-	first, ok, err := s.c.bucket.Committed(ctx, f.id, f.writes, after)
+	first, ok, err := s.c.bucket.Committed(ctx, f.id, f.writes, f.after)
 	switch {
 	case err != nil:
 		return 0, false, nil

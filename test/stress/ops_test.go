@@ -425,7 +425,9 @@ func (a *app) set(c *shared) {
 	o := a.newOp(c, kindSet)
 	v := a.whole(o)
 	o.edits = []change{{nil, v}}
-	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) { return c.Set(ctx, name, v) })
+	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
+		return c.Set(ctx, name, v)
+	})
 }
 
 func (a *app) create(c *shared) *op {

@@ -1,0 +1,615 @@
+package contexts
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weft-fabric/weft/kv"
+	"github.com/weft-fabric/weft/node/journal"
+	"github.com/weft-fabric/weft/subjects"
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	// supposeAfter is how long the fabric must be away before apps get a context that
+	// was never read.
+	supposeAfter = 2 * time.Second
+	// replayTimeout bounds one read of what has to be merged; what local apps write
+	// meanwhile waits as long.
+	replayTimeout = 5 * time.Second
+	replayPause   = time.Second
+	// fenceFor is how long after a write was sent a fence is of use.
+	fenceFor = kv.CommitMemory - 10*time.Second
+)
+
+// Outage is what becomes of writes while the fabric is away.
+type Outage string
+
+// The outages. A write is journalled, and made when the fabric is back unless somebody
+// else has written at, above or below one of its paths meanwhile (remote-wins), or in any
+// case (local-wins); or it is refused with offline (reject-offline).
+const (
+	RemoteWins    Outage = "remote-wins"
+	LocalWins     Outage = "local-wins"
+	RejectOffline Outage = "reject-offline"
+)
+
+// Policy says what becomes of writes of some contexts.
+type Policy struct {
+	// Pattern matches whole names; '*' stands for any text, also none.
+	Pattern string
+	Outage  Outage
+}
+
+// ParsePolicy reads PATTERN=OUTAGE. The last '=' counts.
+func ParsePolicy(text string) (Policy, error) {
+	i := strings.LastIndexByte(text, '=')
+	if i < 1 {
+		return Policy{}, wire.Errorf(wire.BadPayload, "%q: want PATTERN=OUTAGE, such as orders*=%s", text, RejectOffline)
+	}
+	p := Policy{text[:i], Outage(text[i+1:])}
+	return p, p.Check()
+}
+
+// Check refuses an outage that there is not.
+func (p Policy) Check() error {
+	switch p.Outage {
+	case RemoteWins, LocalWins, RejectOffline:
+		return nil
+	}
+	return wire.Errorf(wire.BadPayload, "%q is no outage: use %s, %s or %s", p.Outage, RemoteWins, LocalWins, RejectOffline)
+}
+
+func (p Policy) matches(name string) bool {
+	first, rest, star := strings.Cut(p.Pattern, "*")
+	if !star {
+		return name == p.Pattern
+	}
+	name, ok := strings.CutPrefix(name, first)
+	parts := strings.Split(rest, "*")
+	for _, part := range parts[:len(parts)-1] {
+		i := strings.Index(name, part)
+		if i < 0 {
+			return false
+		}
+		name = name[i+len(part):]
+	}
+	return ok && strings.HasSuffix(name, parts[len(parts)-1])
+}
+
+// outage is what a context's writes become; the first policy that matches decides.
+func (c *Contexts) outage(name string) Outage {
+	for _, p := range c.cfg.Policies {
+		if p.matches(name) {
+			return p.Outage
+		}
+	}
+	return RemoteWins
+}
+
+// journalled is a write that is in the journal.
+type journalled struct {
+	*op
+	key     uint64 // of its record
+	id      string
+	written time.Time
+	// base is the revision that it was written on; known says whether the context was.
+	// was is its object then, nil also after a restart.
+	base  uint64
+	known bool
+	was   *kv.Value
+}
+
+// attempt is what was sent of writes that are kept, and may have been made.
+type attempt struct {
+	key   uint64 // of its record
+	id    string
+	keys  []subjects.Key
+	after uint64 // a sequence before it
+	sent  time.Time
+	ops   []uint64 // the keys of what it makes
+	lost  []lost   // what of them it leaves out
+	// settled says that its outcome is known. It is remembered for its id until
+	// nothing is kept any more.
+	settled bool
+}
+
+// lost is an edit of a kept write that is not made, and why.
+type lost struct {
+	op   uint64
+	edit kv.Edit
+	why  string
+}
+
+// The journal's records. One of them holds one of these.
+type (
+	record struct {
+		Write       *writeRecord   `msgpack:"write,omitempty"`
+		Attempt     *attemptRecord `msgpack:"attempt,omitempty"`
+		Overwritten *Overwritten   `msgpack:"overwritten,omitempty"`
+	}
+	writeRecord struct {
+		Context   string        `msgpack:"context"`
+		ID        string        `msgpack:"id"`
+		Task      uint8         `msgpack:"task"`
+		Edits     []editRecord  `msgpack:"edits"`
+		App       subjects.App  `msgpack:"app"`
+		Node      subjects.Node `msgpack:"node"`
+		Meta      []byte        `msgpack:"meta,omitempty"`
+		MustExist bool          `msgpack:"mustExist,omitempty"`
+		Base      uint64        `msgpack:"base"`
+		Known     bool          `msgpack:"known"`
+		Written   int64         `msgpack:"written"` // milliseconds of Unix time
+	}
+	editRecord struct {
+		Path  []string `msgpack:"path"`
+		Value []byte   `msgpack:"value,omitempty"` // msgpack, absent for a removal
+	}
+	attemptRecord struct {
+		Context string         `msgpack:"context"`
+		ID      string         `msgpack:"id"`
+		Keys    []subjects.Key `msgpack:"keys"`
+		After   uint64         `msgpack:"after"`
+		Sent    int64          `msgpack:"sent"`
+		Ops     []uint64       `msgpack:"ops"`
+		Lost    []lostRecord   `msgpack:"lost,omitempty"`
+	}
+	lostRecord struct {
+		Op   uint64     `msgpack:"op"`
+		Edit editRecord `msgpack:"edit"`
+		Why  string     `msgpack:"why"`
+	}
+)
+
+func put(key uint64, r record) (journal.Change, error) {
+	data, err := wire.Marshal(r)
+	return journal.Change{Key: key, Data: data}, err
+}
+
+func recordEdit(e kv.Edit) editRecord { return editRecord{Path: e.Path, Value: e.Value.Payload().Data} }
+
+func (r editRecord) edit(by Writer) (kv.Edit, error) {
+	e := kv.Edit{Path: r.Path, By: by.String()}
+	if r.Value == nil {
+		return e, nil
+	}
+	var err error
+	e.Value, err = kv.ParseValue(wire.Payload{Data: r.Value})
+	return e, err
+}
+
+func (k *journalled) put(context string) (journal.Change, error) {
+	r := &writeRecord{
+		Context: context, ID: k.id, Task: uint8(k.task), App: k.by.App, Node: k.by.Node, Meta: k.encoded, MustExist: k.mustExist,
+		Base: k.base, Known: k.known, Written: k.written.UnixMilli(),
+	}
+	for _, e := range k.edits {
+		r.Edits = append(r.Edits, recordEdit(e))
+	}
+	return put(k.key, record{Write: r})
+}
+
+func (r *writeRecord) journalled(key uint64) (*journalled, error) {
+	o := &op{task: task(r.Task), by: Writer{r.App, r.Node}, encoded: r.Meta, mustExist: r.MustExist}
+	for _, x := range r.Edits {
+		e, err := x.edit(o.by)
+		if err != nil {
+			return nil, err
+		}
+		o.edits, o.bytes = append(o.edits, e), o.bytes+e.Value.Size()
+	}
+	if o.task > destroy || len(o.edits) == 0 {
+		return nil, wire.Errorf(wire.BadPayload, "not a write of a context")
+	}
+	if o.task == create {
+		o.meta = &Meta{}
+		if err := (wire.Payload{Data: r.Meta}).Decode(o.meta); err != nil {
+			return nil, err
+		}
+	}
+	return &journalled{op: o, key: key, id: r.ID, written: time.UnixMilli(r.Written), base: r.Base, known: r.Known}, nil
+}
+
+func (a *attempt) put(context string) (journal.Change, error) {
+	r := &attemptRecord{Context: context, ID: a.id, Keys: a.keys, After: a.after, Sent: a.sent.UnixMilli(), Ops: a.ops}
+	for _, l := range a.lost {
+		r.Lost = append(r.Lost, lostRecord{l.op, recordEdit(l.edit), l.why})
+	}
+	return put(a.key, record{Attempt: r})
+}
+
+func (r *attemptRecord) attempt(key uint64) (*attempt, error) {
+	a := &attempt{key: key, id: r.ID, keys: r.Keys, after: r.After, sent: time.UnixMilli(r.Sent), ops: r.Ops}
+	for _, l := range r.Lost {
+		e, err := l.Edit.edit(Writer{})
+		if err != nil {
+			return nil, err
+		}
+		a.lost = append(a.lost, lost{l.Op, e, l.Why})
+	}
+	if len(a.keys) == 0 {
+		return nil, wire.Errorf(wire.BadPayload, "an attempt without keys")
+	}
+	return a, nil
+}
+
+// outages is what a node keeps of its outages.
+type outages struct {
+	journal *journal.Journal // nil if writes are refused while the fabric is away
+	last    atomic.Uint64    // key of a record
+	waiting atomic.Int64     // writes that are kept
+
+	mu      sync.Mutex
+	notices []notice
+	changed chan struct{}
+	// supposed is what contexts are taken for that were never read.
+	supposed map[string]*kv.Value
+}
+
+// restore takes up what an earlier run of the node has kept.
+func (c *Contexts) restore(records []journal.Record) {
+	for _, r := range records {
+		c.outages.last.Store(max(c.outages.last.Load(), r.Key))
+	}
+	for _, r := range records {
+		if err := c.restoreOne(r); err != nil {
+			c.log.Error("a record of the journal cannot be read; it is left there", slog.Uint64("record", r.Key), slog.Any("error", err))
+		}
+	}
+	if n := c.outages.waiting.Load(); n > 0 {
+		c.log.Info("writes of contexts wait for the fabric since an earlier run", slog.Int64("writes", n))
+	}
+}
+
+func (c *Contexts) restoreOne(r journal.Record) error {
+	var x record
+	if err := (wire.Payload{Data: r.Data}).Decode(&x); err != nil {
+		return err
+	}
+	switch {
+	case x.Write != nil:
+		k, err := x.Write.journalled(r.Key)
+		if err != nil {
+			return err
+		}
+		return c.withKept(x.Write.Context, func(s *shared) { s.addKept(k) })
+	case x.Attempt != nil:
+		a, err := x.Attempt.attempt(r.Key)
+		if err != nil {
+			return err
+		}
+		return c.withKept(x.Attempt.Context, func(s *shared) {
+			s.retain()
+			s.attempts = append(s.attempts, a)
+		})
+	case x.Overwritten != nil:
+		c.outages.notices = append(c.outages.notices, notice{r.Key, *x.Overwritten})
+		return nil
+	}
+	return wire.Errorf(wire.Version, "of a kind that this version does not know")
+}
+
+// withKept opens the context of a record. It stays open while something is kept.
+func (c *Contexts) withKept(name string, f func(*shared)) error {
+	s, err := c.get(name)
+	if err != nil {
+		return err
+	}
+	defer c.release(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+	return nil
+}
+
+// addKept puts a write on top of those that are kept. mu is held.
+func (s *shared) addKept(k *journalled) {
+	s.retain()
+	s.kept = append(s.kept, k)
+	s.c.outages.waiting.Add(1)
+}
+
+// retain keeps the context open until forget. mu is held.
+func (s *shared) retain() {
+	if !s.retained {
+		s.retained = true
+		s.users.Add(1)
+	}
+}
+
+// away is why the fabric cannot be reached, nil if it can.
+func (c *Contexts) away() error { return c.cfg.Link.Online() }
+
+// keeps says whether writes are journalled while the fabric is away.
+func (c *Contexts) keeps() bool { return c.outages.journal != nil }
+
+// isAway says whether an error means that the stream cannot be reached, rather than that
+// it, or somebody, refuses.
+func isAway(err error) bool {
+	return errors.Is(err, wire.ErrOffline) || errors.Is(err, wire.ErrTimeout) || errors.Is(err, wire.ErrUnavailable) && !isUnusable(err)
+}
+
+// refuses is why an operation cannot be journalled.
+func (c *Contexts) refuses(o *op, name string, why error) error {
+	switch {
+	case c.keeps() && !o.quiet && o.ifRevision == nil && c.outage(name) != RejectOffline:
+		return nil
+	case errors.Is(why, wire.ErrOffline):
+		return why
+	}
+	return wire.Errorf(wire.CodeOf(why), "context %q: not written: %w", name, why)
+}
+
+// keep journals what waits, in its order, and acknowledges it: the stream cannot be
+// reached, which is why. f is what was tried last, nil for nothing.
+func (s *shared) keep(f *flight, why error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	seen := f != nil && f.settled // by now: its operations are not pending any more
+	doubt := f != nil && f.doubt && !seen
+	var list []*journalled
+	var changes []journal.Change
+	refused := map[*op]error{}
+	left := map[*journalled][]kv.Edit{} // what is left of older ones
+	view, meta := s.under()
+	for i, o := range s.pending {
+		err := s.c.refuses(o, s.name, why)
+		if err != nil && doubt && i < len(f.ops) {
+			err = wire.Errorf(wire.Timeout, "context %q: the write was sent and is not acknowledged; it may have been made (%w)", s.name, why)
+		}
+		if err != nil {
+			refused[o] = err
+			continue
+		}
+		o.made = o.task == create && view == nil
+		view, meta = o.show(view, meta)
+		k := &journalled{op: o, key: s.c.outages.last.Add(1), id: newID(), written: time.Now(), base: s.tree.Revision(), known: s.ready, was: s.tree.View()}
+		change, err := k.put(s.name)
+		if err != nil {
+			refused[o] = err
+			continue
+		}
+		list, changes = append(list, k), append(changes, change)
+		changes = append(changes, s.supersede(k, left)...)
+	}
+	var a *attempt
+	if doubt {
+		a = &attempt{key: s.c.outages.last.Add(1), id: f.id, after: f.after, sent: f.sent}
+		for i := range f.writes {
+			a.keys = append(a.keys, f.writes[i].Key)
+		}
+		for _, k := range list {
+			for _, o := range f.ops {
+				if k.op == o {
+					a.ops = append(a.ops, k.key)
+				}
+			}
+		}
+		change, err := a.put(s.name)
+		if err == nil {
+			changes = append(changes, change)
+		}
+	}
+	s.keeping = len(s.pending)
+	s.mu.Unlock()
+
+	err := s.c.outages.journal.Write(changes...)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keeping, s.flight = 0, nil
+	if s.closed {
+		return // close has told them
+	}
+	made := Ack{Revision: s.tree.Revision()} // of what was seen to be made after all
+	if f != nil && f.first > 0 {
+		made.Revision = f.first + uint64(len(f.writes)) - 1
+	}
+	for o, why := range refused {
+		if s.take(o) {
+			s.c.end(o, Ack{}, why)
+		}
+	}
+	if err == nil && a != nil {
+		s.attempts = append(s.attempts, a)
+	}
+	if err == nil {
+		s.shrink(left)
+	}
+	var over []journal.Change
+	for _, k := range list {
+		switch taken := s.take(k.op); {
+		case !taken:
+			s.c.end(k.op, made, nil)
+			over = append(over, journal.Change{Key: k.key})
+		case err != nil:
+			s.c.end(k.op, Ack{}, err)
+		default:
+			s.addKept(k)
+			s.c.stats.journalled.Add(1)
+			s.c.end(k.op, Ack{Journalled: true, ID: k.id}, nil)
+		}
+	}
+	if f != nil && seen {
+		for _, o := range f.ops {
+			s.c.end(o, made, nil)
+		}
+	}
+	if len(over) > 0 {
+		s.c.wg.Go(func() { _ = s.c.outages.journal.Write(over...) }) // deleting does not fail
+	}
+	s.overlaid()
+	s.show(nil)
+}
+
+// take takes an operation off those that are pending; false if it is none. mu is held.
+func (s *shared) take(o *op) bool {
+	for i, p := range s.pending {
+		if p == o {
+			s.pending = append(s.pending[:i:i], s.pending[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// supersede finds what a write leaves of those that are kept, and which records it
+// makes superfluous. mu is held.
+func (s *shared) supersede(by *journalled, left map[*journalled][]kv.Edit) (changes []journal.Change) {
+	if by.task == create {
+		return nil
+	}
+	for _, k := range s.kept {
+		if k.task != edit || s.isSent(k) {
+			continue
+		}
+		edits, ok := left[k]
+		if !ok {
+			edits = k.edits
+		}
+		if len(edits) == 0 {
+			continue
+		}
+		var rest []kv.Edit
+		for _, old := range edits {
+			covered := false
+			for _, now := range by.edits {
+				covered = covered || supersedes(now.Path, old.Path)
+			}
+			if !covered {
+				rest = append(rest, old)
+			}
+		}
+		if len(rest) == len(edits) {
+			continue
+		}
+		left[k] = rest
+		if len(rest) == 0 {
+			changes = append(changes, journal.Change{Key: k.key})
+		}
+	}
+	return changes
+}
+
+// supersedes says whether an edit at a path leaves nothing of an older one. Through an
+// array it may have meant another element.
+func supersedes(now, old []string) bool {
+	if len(now) > len(old) || !related(now, old) {
+		return false
+	}
+	return !slices.ContainsFunc(old, kv.IsNumber)
+}
+
+// isSent says whether a kept write may have been made. mu is held.
+func (s *shared) isSent(k *journalled) bool {
+	for _, a := range s.attempts {
+		for _, key := range a.ops {
+			if key == k.key && !a.settled {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shrink leaves of kept writes what supersede has found. mu is held.
+func (s *shared) shrink(left map[*journalled][]kv.Edit) {
+	list := s.kept[:0:0]
+	for _, k := range s.kept {
+		rest, ok := left[k]
+		switch {
+		case !ok:
+		case len(rest) == 0:
+			s.c.outages.waiting.Add(-1)
+			continue
+		default:
+			o := *k.op
+			o.edits = rest
+			k.op = &o
+		}
+		list = append(list, k)
+	}
+	s.kept = list
+}
+
+// under is the context without what is pending: the tree with what is kept on top.
+// mu is held.
+func (s *shared) under() (v *kv.Value, m *Meta) {
+	if s.below.valid {
+		return s.below.view, s.below.meta
+	}
+	if v = s.tree.View(); v != nil {
+		m = s.stored
+	}
+	if !s.ready && s.supposing {
+		v = s.c.outages.suppose(s.name)
+	}
+	for _, k := range s.kept {
+		v, m = k.show(v, m)
+	}
+	s.below.valid, s.below.view, s.below.meta = true, v, m
+	return v, m
+}
+
+// overlaid notes that what is kept is not what it was. mu is held.
+func (s *shared) overlaid() {
+	s.below.valid = false
+	v, m := s.under()
+	if len(s.kept) == 0 {
+		s.c.locals.forget(s.token)
+		return
+	}
+	s.c.locals.set(s.token, local{name: s.name, exists: v != nil, by: s.kept[0].by, meta: m})
+}
+
+// Suppose says what a context is taken for while the fabric is away and the context was
+// never read, until it is.
+func (c *Contexts) Suppose(seeds []Seed) error {
+	for _, seed := range seeds {
+		v, err := parse(seed.Object)
+		if err != nil {
+			return err
+		}
+		c.outages.mu.Lock()
+		c.outages.supposed[seed.Name] = v
+		c.outages.mu.Unlock()
+	}
+	return nil
+}
+
+// names are those of what is supposed.
+func (o *outages) names() map[subjects.Token]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	list := map[subjects.Token]string{}
+	for name := range o.supposed {
+		if token, err := subjects.Encode(name); err == nil {
+			list[token] = name
+		}
+	}
+	return list
+}
+
+func (o *outages) suppose(name string) *kv.Value {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.supposed[name]
+}
+
+// supposes says whether apps get on without what was never read, and in how long.
+func (c *Contexts) supposes() (in time.Duration, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.keeps() || c.closed || c.since.IsZero() || c.away() == nil {
+		return 0, false
+	}
+	return time.Until(c.since.Add(supposeAfter)), true
+}

@@ -90,6 +90,8 @@ type Link struct {
 	denied  atomic.Uint64
 	slow    sync.Map // *nats.Subscription -> func(dropped int)
 	closing atomic.Bool
+	dialer  *dialer
+	payload atomic.Int64 // the server's max_payload
 	asks    asks
 	first   chan struct{} // closed when connected for the first time
 	once    sync.Once
@@ -106,6 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Link, error) {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.state = State{Since: time.Now(), Reason: "connecting"}
+	l.dialer = newDialer(cfg.URL, cfg.Options)
 	opts := append(l.options(), cfg.Options...)
 	// The first attempt is made without retry, because with it the client
 	// library reports refused credentials as "not yet connected".
@@ -122,11 +125,13 @@ func Open(ctx context.Context, cfg Config) (*Link, error) {
 			return nil, ctx.Err()
 		}
 		l.setState(false, reason(err))
+		l.dialer.detach()
 		nc, err = nats.Connect(cfg.URL, append(opts, nats.RetryOnFailedConnect(true))...)
 		if err != nil {
 			return nil, fmt.Errorf("link: connect %s: %w", where(cfg), err)
 		}
 	}
+	l.dialer.detach()
 	l.nc = nc
 	l.js, err = jetstream.New(nc)
 	if err != nil {
@@ -140,7 +145,9 @@ func (l *Link) options() []nats.Option {
 	opts := []nats.Option{
 		nats.Name(l.cfg.Name),
 		nats.MaxReconnects(-1),
-		nats.CustomReconnectDelay(delay),
+		nats.SetCustomDialer(l.dialer),
+		nats.SkipHostLookup(),
+		nats.CustomReconnectDelay(l.dialer.delay),
 		nats.ReconnectJitter(0, 0),
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(pingInterval),
@@ -152,7 +159,11 @@ func (l *Link) options() []nats.Option {
 		nats.ConnectHandler(l.established),
 		nats.ReconnectHandler(l.established),
 		nats.DisconnectErrHandler(l.disconnected),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.setState(false, reason(err)) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			if !errors.Is(err, errDialing) {
+				l.setState(false, reason(err))
+			}
+		}),
 		nats.ClosedHandler(func(*nats.Conn) { l.setState(false, "closed") }),
 		nats.ErrorHandler(l.asyncError),
 	}
@@ -172,7 +183,11 @@ func delay(attempts int) time.Duration {
 	return min(reconnectMax, reconnectMin+rand.N(bound))
 }
 
-func (l *Link) established(*nats.Conn) { l.setState(true, "") }
+func (l *Link) established(nc *nats.Conn) {
+	l.dialer.established()
+	l.payload.Store(nc.MaxPayload())
+	l.setState(true, "")
+}
 
 func (l *Link) disconnected(_ *nats.Conn, err error) {
 	why := "disconnected"
@@ -317,10 +332,18 @@ func (l *Link) Request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 
 // Publish sends msg. An error means that it was not sent; nil means handed to
 // the connection, nothing more.
-func (l *Link) Publish(msg *nats.Msg) error { return Typed(l.nc.PublishMsg(msg)) }
+func (l *Link) Publish(msg *nats.Msg) error {
+	if err := l.Online(); err != nil {
+		return err
+	}
+	return Typed(l.nc.PublishMsg(msg))
+}
 
 // PublishBytes is [Link.Publish] for a message without headers.
 func (l *Link) PublishBytes(subject string, data []byte) error {
+	if err := l.Online(); err != nil {
+		return err
+	}
 	return Typed(l.nc.Publish(subject, data))
 }
 
@@ -360,7 +383,7 @@ func (l *Link) JetStream() jetstream.JetStream { return l.js }
 
 // MaxPayload is the most that one message may carry, headers included.
 func (l *Link) MaxPayload() int64 {
-	if n := l.nc.MaxPayload(); n > 0 {
+	if n := l.payload.Load(); n > 0 {
 		return n
 	}
 	return 1 << 20
@@ -379,6 +402,7 @@ func (l *Link) Close() {
 		cancel()
 	}
 	l.nc.Close()
+	l.dialer.close()
 }
 
 func where(cfg Config) string {

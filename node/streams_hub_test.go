@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/node/interop"
 )
@@ -26,6 +27,7 @@ import (
 type hub struct {
 	t     testing.TB
 	store string
+	anew  bool // nobody has used the realm, so that the default channels are to be made
 
 	mu    sync.Mutex
 	srv   *server.Server
@@ -57,7 +59,11 @@ func (h *hub) up() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if err := provision(h.t.Context(), nc); err != nil {
+	prepare := provision
+	if h.anew {
+		prepare = func(ctx context.Context, nc *nats.Conn) error { return kv.Provision(ctx, nc, realm, 1) }
+	}
+	if err := prepare(h.t.Context(), nc); err != nil {
 		h.t.Fatal(err)
 	}
 	nc.Close()

@@ -94,7 +94,7 @@ type Contexts struct {
 	usable error
 	closed bool
 	used   chan struct{} // closed when an app uses a context for the first time
-	use    sync.Once
+	first  sync.Once
 }
 
 // Stats are counters since the start.
@@ -149,6 +149,7 @@ func New(cfg Config) *Contexts {
 		c.keeper = newKeeper(c)
 	}
 	c.restore(cfg.Kept)
+	c.wg.Go(c.supposeLater)
 	c.wg.Go(c.sweep)
 	return c
 }
@@ -184,6 +185,7 @@ func (c *Contexts) Connected(online bool) {
 		c.since = time.Time{}
 	} else if c.since.IsZero() {
 		c.since = time.Now()
+		c.wg.Go(c.supposeLater)
 	}
 	open, names := slices.Collect(maps.Values(c.open)), c.names
 	follow := online && c.leader == nil
@@ -323,22 +325,32 @@ func (c *Contexts) get(name string) (*shared, error) {
 	if name == "" {
 		return nil, wire.Errorf(wire.BadName, "a context needs a name")
 	}
+	s, made, err := c.use(name, token)
+	if made {
+		if in, ok := c.supposes(); ok && in <= 0 {
+			s.suppose()
+		}
+	}
+	return s, err
+}
+
+// use counts one use more of a context that is open, or opens it.
+func (c *Contexts) use(name string, token subjects.Token) (s *shared, made bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, errStopped()
+		return nil, false, errStopped()
 	}
-	c.use.Do(func() { close(c.used) })
-	s := c.open[name]
-	if s == nil {
+	c.first.Do(func() { close(c.used) })
+	if s = c.open[name]; s == nil {
 		if len(c.open) >= wire.MaxContexts {
-			return nil, wire.Errorf(wire.Limit, "contexts in use on this node: %d, the limit is %d", len(c.open)+1, wire.MaxContexts)
+			return nil, false, wire.Errorf(wire.Limit, "contexts in use on this node: %d, the limit is %d", len(c.open)+1, wire.MaxContexts)
 		}
-		s = newShared(c, name, token)
+		s, made = newShared(c, name, token), true
 		c.open[name] = s
 	}
 	s.users.Add(1)
-	return s, nil
+	return s, made, nil
 }
 
 // release ends one use of an open context. It takes no lock.

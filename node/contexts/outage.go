@@ -3,6 +3,7 @@ package contexts
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -602,6 +603,28 @@ func (o *outages) suppose(name string) *kv.Value {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.supposed[name]
+}
+
+// supposeLater lets who waits for what was never read go on, once the fabric has been
+// away for long enough.
+func (c *Contexts) supposeLater() {
+	select {
+	case <-time.After(supposeAfter):
+	case <-c.ctx.Done():
+		return
+	}
+	if in, ok := c.supposes(); !ok || in > 0 {
+		return // it is back, or was
+	}
+	c.mu.Lock()
+	open, names := slices.Collect(maps.Values(c.open)), c.names
+	c.mu.Unlock()
+	for _, s := range open {
+		s.suppose()
+	}
+	if names != nil {
+		names.suppose()
+	}
 }
 
 // supposes says whether apps get on without what was never read, and in how long.

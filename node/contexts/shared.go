@@ -126,11 +126,14 @@ func (s *shared) await(ctx context.Context) error {
 	return s.c.await(ctx, s.replica, fmt.Sprintf("context %q", s.name), s.suppose)
 }
 
+// known says whether apps can have the context. mu is held.
+func (s *shared) known() bool { return s.ready || s.supposing }
+
 // suppose goes on without the context having been read.
 func (s *shared) suppose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ready || s.supposing || s.closed {
+	if s.known() || s.closed {
 		return
 	}
 	s.supposing = true
@@ -205,7 +208,7 @@ func (s *shared) written(u kv.Update) []kv.Edit {
 // show makes the view and tells watches if it has changed. edits are those of the
 // operation that changed it, nil if it was something else. mu is held.
 func (s *shared) show(edits []kv.Edit) {
-	if s.ready || s.supposing {
+	if s.known() {
 		s.tell(edits)
 	}
 }

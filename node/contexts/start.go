@@ -164,7 +164,7 @@ func (s *shared) start(o *op) {
 		return
 	}
 	o.until = time.Now().Add(wire.WriteTimeout)
-	if (s.ready || s.supposing) && len(s.waiting) == 0 && (!s.needsRoom(o) || s.c.hasRoom() || s.supposing) {
+	if s.known() && len(s.waiting) == 0 && (!s.needsRoom(o) || s.c.hasRoom() || s.supposing) {
 		s.enter(o)
 		return
 	}

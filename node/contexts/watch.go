@@ -190,7 +190,7 @@ func (s *shared) add(w *Watch) bool {
 		return false
 	}
 	s.watches[w] = struct{}{}
-	if s.ready {
+	if s.known() {
 		w.put(&step{from: s.view, state: s.state()})
 	}
 	return true

@@ -51,6 +51,9 @@ func (b *Bucket) Commit(ctx context.Context, id string, writes []Write) (first u
 	if err := b.checkWrites(writes); err != nil {
 		return 0, err
 	}
+	if broken == "ack" && unsent.Add(1)%10 == 0 {
+		return 1, nil
+	}
 	for try := 0; ; try++ {
 		var last uint64
 		if len(writes) == 1 {

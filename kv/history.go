@@ -121,7 +121,7 @@ func Past(context subjects.Token, history []Entry, sequence uint64) (t *Tree, ok
 
 // placeAt is the entry's place in the fold, but for the order of equal ones.
 func (e *Entry) placeAt() uint64 {
-	if e.AsOf > 0 && e.AsOf < e.Seq {
+	if e.AsOf > 0 && e.AsOf < e.Seq && broken != "fold" {
 		return e.AsOf
 	}
 	return e.Seq

@@ -386,6 +386,9 @@ func (t *Tree) ChangedSince(path []string, revision uint64, own func(id string) 
 		return Nobody
 	}
 	who := Nobody
+	if broken == "merge" {
+		return who
+	}
 	for _, r := range t.registers {
 		n := min(len(r.path), len(path))
 		switch {

@@ -188,6 +188,10 @@ func (r *Replica) run(ctx context.Context) {
 	for {
 		select {
 		case why := <-r.refresh:
+			if broken == "resync" {
+				r.pretend()
+				continue
+			}
 			r.log.DebugContext(ctx, "reading again", slog.Any("filters", r.filters), slog.String("why", why))
 			if !pause(ctx, refreshJitter) {
 				return
@@ -195,7 +199,7 @@ func (r *Replica) run(ctx context.Context) {
 			r.snapshot(ctx)
 			next(checkFirst)
 		case <-check.C:
-			if r.check(ctx) {
+			if broken != "resync" && r.check(ctx) {
 				r.snapshot(ctx)
 			}
 			next(checkEvery)
@@ -203,6 +207,14 @@ func (r *Replica) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// pretend is what a broken replica does instead of reading again.
+func (r *Replica) pretend() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.synced, r.err = true, nil
+	r.update(Update{Snapshot: true, UpTo: r.upTo})
 }
 
 // subscribe tries until it succeeds; false when ctx has ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"iter"
 	"maps"
 	"strings"
 
@@ -161,6 +162,28 @@ func (x *interop) unsubscribePlatform(id string) bool {
 
 // host is what the gateway does for the platform.
 type host struct{ g *Gateway }
+
+// Fabric is the node's state.
+func (h *host) Fabric() platform.Fabric { return fabricOf(h.g.realm.State()) }
+
+// Fabrics yields the node's state and then each change.
+func (h *host) Fabrics(ctx context.Context) iter.Seq[platform.Fabric] {
+	return func(yield func(platform.Fabric) bool) {
+		for s := range h.g.realm.States(ctx) {
+			if !yield(fabricOf(s)) {
+				return
+			}
+		}
+	}
+}
+
+func fabricOf(s node.State) platform.Fabric {
+	f := platform.Fabric{Fabric: "offline", Since: s.Since.UTC(), Reason: s.Reason}
+	if s.Online {
+		f.Fabric = "online"
+	}
+	return f
+}
 
 // Apps lists the running apps of all machines.
 func (h *host) Apps() []platform.App {

@@ -11,7 +11,9 @@
 // its outbox, which is bounded: above the first bound streams, topics and contexts
 // wait for the client (and announce what they dropped), above the second, or when
 // the client takes nothing for ten seconds, it is disconnected and told why.
-// Package platform is a further peer that only the clients of this gateway see.
+// Package platform is a further peer that only the clients of this gateway see. Its method
+// Weft.GetFabric and its stream Weft.Fabric say {fabric, since, reason}: whether this node
+// reaches the others.
 //
 // Frames are decoded once, down to the members of the message; payloads stay JSON
 // text and are transcoded only when they leave the machine.

@@ -86,6 +86,7 @@ type Host interface {
 	AddChannel(ctx context.Context, caller Caller, name string, meta map[string]any, data any) error
 	// RemoveChannel removes a channel, bad-name if there is none.
 	RemoveChannel(ctx context.Context, caller Caller, name string) error
+	states
 }
 
 // Config is what a Platform works with.
@@ -124,6 +125,7 @@ type Platform struct {
 	sessions map[string]*session
 	prefs    map[string]*prefsWatch
 	apps     map[*appsWatch]bool
+	fabrics  map[string][]context.CancelFunc // of subscribers, by peer
 	told     []func(peer string)
 	closed   bool
 }
@@ -154,7 +156,7 @@ func New(cfg Config) (*Platform, error) {
 	p := &Platform{
 		host: cfg.Host, mode: cfg.Mode, initial: cfg.InitialChannel, log: log, store: st,
 		wake:     make(chan struct{}, 1),
-		sessions: map[string]*session{}, prefs: map[string]*prefsWatch{}, apps: map[*appsWatch]bool{},
+		sessions: map[string]*session{}, prefs: map[string]*prefsWatch{}, apps: map[*appsWatch]bool{}, fabrics: map[string][]context.CancelFunc{},
 	}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	p.methods = map[string]method{
@@ -163,6 +165,7 @@ func New(cfg Config) (*Platform, error) {
 		"T42.Prefs.Get":           p.getPrefs,
 		"T42.Prefs.Set":           p.setPrefs,
 		"T42.GD.Execute":          p.execute,
+		"Weft.GetFabric":          p.getFabric,
 	}
 	for name, what := range declined {
 		p.methods[name] = decline(what)
@@ -181,6 +184,7 @@ func New(cfg Config) (*Platform, error) {
 	p.streams = map[string]stream{
 		"T42.Wnd.OnEvent": windowEvents,
 		"T42.ACS.OnEvent": p.appEvents,
+		"Weft.Fabric":     p.followFabric,
 	}
 	p.wg.Go(p.followApps)
 	return p, nil
@@ -245,6 +249,10 @@ func (p *Platform) Left(peer string) {
 	p.mu.Lock()
 	delete(p.sessions, peer)
 	delete(p.prefs, peer)
+	for _, cancel := range p.fabrics[peer] {
+		cancel()
+	}
+	delete(p.fabrics, peer)
 	var watches []*appsWatch
 	for w := range p.apps {
 		if w.caller.Peer == peer {

@@ -32,6 +32,8 @@ type fakeHost struct {
 	fail error
 	// leave makes a session leave when it is looked up the second time.
 	leave string
+	// fabric are the states of the fabric, one after the other.
+	fabric chan Fabric
 }
 
 func newFakeHost() *fakeHost {
@@ -241,7 +243,7 @@ func TestMethods(t *testing.T) {
 	want := []string{
 		"T42.ACS.ActivateApplication", "T42.ACS.Execute", "T42.ACS.GetApplications", "T42.ACS.OnEvent stream", "T42.ACS.StartApplication",
 		"T42.ACS.StopApplication", "T42.Channels.Announce", "T42.GD.Execute", "T42.Group.Execute", "T42.Prefs.Get", "T42.Prefs.Set",
-		"T42.Wnd.Create", "T42.Wnd.Execute", "T42.Wnd.OnEvent stream",
+		"T42.Wnd.Create", "T42.Wnd.Execute", "T42.Wnd.OnEvent stream", "Weft.Fabric stream", "Weft.GetFabric",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("offers %q,\nwant %q", got, want)

@@ -10,11 +10,9 @@ import (
 // NewStillReplica is a replica that does nothing by itself: a test gives it
 // what is republished, in whatever order, and lets it read.
 func NewStillReplica(b *Bucket, filter subjects.Key, whole bool, update func(Update)) *Replica {
-	return &Replica{
-		bucket: b, filters: []subjects.Key{filter}, whole: whole, log: slog.New(slog.DiscardHandler), update: update, cancel: func() {},
-		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
-		seqs: map[subjects.Key]uint64{}, purged: map[subjects.Key]uint64{},
-	}
+	r := newReplica(b, []subjects.Key{filter}, whole, slog.New(slog.DiscardHandler), update)
+	r.cancel = func() {}
+	return r
 }
 
 // Feed is a republished write.

@@ -63,11 +63,11 @@ type Bucket struct {
 	keyOf     func(subjects.Subject) (subjects.Key, error)
 	republish func(subjects.Key) subjects.Subject
 	foreign   atomic.Uint64
-	// history is the stream that proves what was removed, "" for a bucket whose
-	// keys may vanish.
-	history string
-	alarms  *alarm.Set // nil for nobody
-	health  health
+	// keeps says that a key which vanishes is lost unless the history proves that
+	// it was removed.
+	keeps  bool
+	alarms *alarm.Set // nil for nobody
+	health health
 
 	mu     sync.Mutex
 	server time.Time // the server's time ...
@@ -82,7 +82,7 @@ func Directory(l *link.Link, r subjects.Realm) *Bucket {
 
 // Contexts is the realm's context bucket.
 func Contexts(l *link.Link, r subjects.Realm) *Bucket {
-	return newBucket(&Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish, history: historyStream(r)})
+	return newBucket(&Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish, keeps: true})
 }
 
 func newBucket(b *Bucket) *Bucket {

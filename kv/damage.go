@@ -90,6 +90,9 @@ func (b *Bucket) learnServers(info *jetstream.StreamInfo) {
 	h := &b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if info.Config.Name != b.name.Stream() {
+		return // of another stream of the realm
+	}
 	if !h.created.Equal(info.Created) {
 		h.created, h.tail = info.Created, false
 		h.suspects = map[string]*suspect{}
@@ -374,12 +377,17 @@ func (t *trace) isPassedOn() bool {
 	return false
 }
 
+// isFirst says whether the request came to the server from a client.
+func (t *trace) isFirst() bool {
+	return len(t.Events) > 0 && t.Events[0].Type == "in" && t.Events[0].Kind == 0
+}
+
 // answerer is the one server that did not pass a request on, "" if that is not clear.
 func answerer(events <-chan *nats.Msg) (server string) {
 	timeout := time.NewTimer(traceWait)
 	defer timeout.Stop()
-	found := 0
-	for due := 1; due > 0; due-- {
+	found, seen, due, begun := 0, 0, 1, false
+	for ; seen < due || !begun; seen++ {
 		select {
 		case m := <-events:
 			var t trace
@@ -387,6 +395,7 @@ func answerer(events <-chan *nats.Msg) (server string) {
 				return ""
 			}
 			due += t.Hops
+			begun = begun || t.isFirst()
 			if !t.isPassedOn() {
 				server = t.Server.Name
 				found++

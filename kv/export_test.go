@@ -3,6 +3,9 @@ package kv
 import (
 	"context"
 	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/weft-fabric/weft/subjects"
 )
@@ -39,3 +42,15 @@ func (r *Replica) Check(ctx context.Context) {
 
 // Known is how many keys the replica remembers.
 func (r *Replica) Known() (keys, purged int) { return len(r.seqs), len(r.purged) }
+
+// AwayFor is longer than the bucket keeps the marker of a purged key.
+const AwayFor = markerTTL + time.Minute
+
+// Answerer is the server that answered, by what servers say of a request.
+func Answerer(events []string) string {
+	c := make(chan *nats.Msg, len(events))
+	for _, e := range events {
+		c <- &nats.Msg{Data: []byte(e)}
+	}
+	return answerer(c)
+}

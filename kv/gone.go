@@ -51,7 +51,7 @@ func (r *Replica) read(ctx context.Context) error {
 		top, created := r.newest()
 		s, err := r.bucket.Snapshot(ctx, r.filters...)
 		r.judge(err)
-		leader, isLow := s.Last, err == nil && r.bucket.history != "" && s.Last < top && s.Created.Equal(created)
+		leader, isLow := s.Last, err == nil && r.bucket.keeps && s.Last < top && s.Created.Equal(created)
 		if t, ok := errors.AsType[*tailError](err); ok {
 			leader, top, isLow = t.leader, max(top, t.seen), true
 		}
@@ -135,7 +135,7 @@ func (r *Replica) forget() {
 func (r *Replica) doubts(s Snapshot) map[subjects.Key]mark {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.bucket.history == "" || !r.created.Equal(s.Created) {
+	if !r.bucket.keeps || !r.created.Equal(s.Created) {
 		return nil
 	}
 	list := map[subjects.Key]mark{}
@@ -274,7 +274,7 @@ func (b *Bucket) removedSome(ctx context.Context, names []subjects.Key, keys map
 		if err != nil {
 			return nil, err
 		}
-		more, err = false, b.direct(ctx, "$JS.API.DIRECT.GET."+b.history, body, snapshotWhole+2, func(m *nats.Msg) (bool, error) {
+		more, err = false, b.direct(ctx, "$JS.API.DIRECT.GET."+historyStream(b.realm), body, snapshotWhole+2, func(m *nats.Msg) (bool, error) {
 			switch status(m) {
 			case "204":
 				if pending := m.Header.Get(hdrNumPending); pending != "" && pending != "0" {
@@ -296,7 +296,7 @@ func (b *Bucket) removedSome(ctx context.Context, names []subjects.Key, keys map
 			return false, nil
 		})
 		if err != nil {
-			return nil, wire.Errorf(wire.Unavailable, "stream %s: %w", b.history, err)
+			return nil, wire.Errorf(wire.Unavailable, "stream %s: %w", historyStream(b.realm), err)
 		}
 	}
 	return proven, nil

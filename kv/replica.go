@@ -313,7 +313,7 @@ func (r *Replica) merge(s Snapshot, p proof) {
 		e, ok := s.Entries[key]
 		switch {
 		case ok && e.Seq >= m.seq, m.seq > s.UpTo:
-		case !ok && (r.bucket.history == "" || isHidden(key, m, s.Entries) || p.gone[key] == m.seq):
+		case !ok && (!r.bucket.keeps || isHidden(key, m, s.Entries) || p.gone[key] == m.seq):
 			u.Removed = append(u.Removed, key)
 			delete(r.seqs, key)
 		default:

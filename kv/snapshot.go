@@ -75,7 +75,7 @@ func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapsho
 			missing = err.Error()
 		case err != nil:
 			return Snapshot{}, err
-		case missing == "" && b.history != "" && s.UpTo > s.Last:
+		case missing == "" && b.keeps && s.UpTo > s.Last:
 			missing, err = b.isAhead(ctx, s)
 		}
 		if err != nil && !errors.Is(err, errUnreadable) {

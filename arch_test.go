@@ -32,7 +32,8 @@ var arrows = map[string]string{
 	"link":             "wire subjects",
 	"alarm":            "",
 	"kv":               "alarm link wire subjects",
-	"node/embedded":    "",
+	"node/statedir":    "",
+	"node/embedded":    "node/statedir",
 	"node/directory":   "kv link wire subjects",
 	"node/queue":       "",
 	"node/interop":     "node/directory node/queue link wire subjects",
@@ -40,7 +41,7 @@ var arrows = map[string]string{
 	"node/restriction": "wire",
 	"node/contexts":    "alarm kv link node/restriction wire subjects",
 	"node/channels":    "node/contexts node/directory link wire subjects",
-	"node": "node/embedded node/directory node/interop node/topics node/contexts node/channels " +
+	"node": "node/embedded node/statedir node/directory node/interop node/topics node/contexts node/channels " +
 		"node/restriction alarm kv link wire subjects",
 	"gateway/edge":     "wire",
 	"gateway/platform": "wire subjects",
@@ -58,7 +59,7 @@ var outside = map[string]string{
 	"github.com/coder/websocket":                 "gateway gateway/edge console cmd/weft",
 	"github.com/go-json-experiment/json":         "wire",
 	"github.com/goccy/go-yaml":                   "cmd/weft",
-	"github.com/gofrs/flock":                     "node node/embedded",
+	"github.com/gofrs/flock":                     "node node/statedir",
 	"github.com/jedib0t/go-pretty/v6":            "cmd/weft",
 	"github.com/lmittmann/tint":                  "cmd/weft",
 	"github.com/nats-io/nats-server/v2":          "node/embedded",

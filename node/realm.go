@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/weft-fabric/weft/alarm"
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/node/channels"
@@ -60,7 +61,7 @@ type Realm struct {
 	asking  bool
 }
 
-func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, error) {
+func startRealm(ctx context.Context, id identity, nc NATS, cfg Config, alarms *alarm.Set) (*Realm, error) {
 	r := &Realm{id: id, log: cfg.Logger, links: make(chan struct{}, 1), changed: make(chan struct{})}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -79,7 +80,7 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 		Realm: id.realm, Self: id.node, Boot: id.boot, Directory: r.directory, Control: r.control, Data: r.data, Logger: r.log,
 	})
 	r.contexts = contexts.New(contexts.Config{
-		Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, CompactAt: cfg.CompactAt,
+		Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, Alarms: alarms, CompactAt: cfg.CompactAt,
 		Identity: r.identityOf, Attributes: func(id *Identity) restriction.Attributes { return id.Attribute },
 		Directory: r.directory.Changed, Complete: func() bool { return r.State().Online }, Alive: r.isHere,
 		Holders: r.holders, Hold: r.directory.SetHolds, Settle: r.directory.Settle,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/weft-fabric/weft/alarm"
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/node/restriction"
@@ -35,6 +36,8 @@ type Config struct {
 	Self   subjects.Node
 	Link   *link.Link
 	Logger *slog.Logger
+	// Alarms is told of damage, nil for nobody.
+	Alarms *alarm.Set
 	// CompactAt is how many keys and markers a context gathers before it is
 	// compacted, 0 for [kv.CompactAt].
 	CompactAt int
@@ -120,6 +123,7 @@ func New(cfg Config) *Contexts {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.bucket.Report(cfg.Alarms)
 	if c.cfg.CompactAt == 0 {
 		c.cfg.CompactAt = kv.CompactAt
 	}

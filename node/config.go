@@ -37,7 +37,8 @@ type Config struct {
 	// Listen is where an embedded server admits further nodes and plain NATS
 	// clients: a loopback host:port; "" or "off" for nowhere.
 	Listen string
-	// Store is the embedded server's directory; temporary if empty.
+	// Store is the directory for the node's state and its embedded server's; temporary
+	// if empty, and then a node on a cluster has none.
 	Store string
 	// Credentials is the directory of the embedded server's credentials files;
 	// the user's data directory if empty.

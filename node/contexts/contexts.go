@@ -250,6 +250,9 @@ func (c *Contexts) online() error {
 	return c.usable
 }
 
+// Usable is nil, or why contexts cannot be read or written for now.
+func (c *Contexts) Usable() error { return c.online() }
+
 func errStopped() error { return wire.Errorf(wire.Offline, "the node has stopped") }
 
 // await waits until a replica has its first snapshot, or why it cannot be had.

@@ -59,6 +59,7 @@ type Server struct {
 	damaged   string
 	lost      []string // streams in damaged
 	stop      sync.Once
+	done      chan struct{} // closed when the server is being shut down
 }
 
 // Start locks the store, starts nats-server, connects in process and calls
@@ -79,7 +80,7 @@ func Start(ctx context.Context, cfg Config, provision func(ctx context.Context, 
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("embedded: start: %w", err)
 	}
-	s := &Server{cfg: cfg, addr: addr, ephemeral: addr.port == 0}
+	s := &Server{cfg: cfg, addr: addr, ephemeral: addr.port == 0, done: make(chan struct{})}
 	if err := s.start(ctx, provision); err != nil {
 		s.Shutdown()
 		return nil, err
@@ -237,10 +238,17 @@ func (s *Server) Failed() <-chan struct{} { return s.log.failed }
 // Failure is what nats-server said when it gave up, "" if it has not.
 func (s *Server) Failure() string { return s.log.fatal() }
 
+// Done is closed when Shutdown begins.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// InProcessConn connects to the server; it is what nats.InProcessServer asks for.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.ns.InProcessConn() }
+
 // Shutdown stops the server, waits for its goroutines and releases the store.
 // It may be called more than once; every call returns when it is done.
 func (s *Server) Shutdown() {
 	s.stop.Do(func() {
+		close(s.done)
 		// While the port is still ours: afterwards the file may be another's.
 		s.retireCredentials()
 		if s.ns != nil {

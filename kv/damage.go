@@ -31,8 +31,10 @@ const (
 	condemnAfter = 8 * time.Second
 	// choiceTries is how often a page is asked for until a replica answers that may.
 	choiceTries = 24
-	traceWait   = 250 * time.Millisecond
-	traceMost   = 64
+	// lagFor is how long a replica may take for the newest writes.
+	lagFor    = 500 * time.Millisecond
+	traceWait = 250 * time.Millisecond
+	traceMost = 64
 )
 
 // shortError says that a replica answered with less than the leader has, although
@@ -59,12 +61,15 @@ func (b *Bucket) newTailError(leader, seen uint64) *tailError {
 
 // health is what the readers of a bucket know of the replicas of its stream.
 type health struct {
+	auditing sync.Mutex // held while messages are counted
+
 	mu       sync.Mutex
 	replicas map[*Replica]struct{} // ours, which follow
 	next     time.Time             // when to count again
-	auditing bool
+	hushed   int                   // how often in a row not all have answered
 	leader   string
 	servers  []string // that can answer, the leader first
+	offline  []string // that cannot
 	created  time.Time
 	suspects map[string]*suspect // by server
 	// tail says that the leader has lost writes that others may still have: then
@@ -99,14 +104,21 @@ func (b *Bucket) learnServers(info *jetstream.StreamInfo) {
 		b.alarms.Clear(b, alarm.TailLost, b.name.Stream(), "")
 		b.alarms.Clear(b, alarm.ReplicaDamaged, b.name.Stream(), "")
 	}
-	h.leader, h.servers = b.link.Conn().ConnectedServerName(), nil
+	was := h.offline
+	h.leader, h.servers, h.offline = b.link.Conn().ConnectedServerName(), nil, nil
 	if c := info.Cluster; c != nil {
 		if c.Leader != "" {
 			h.leader = c.Leader
 		}
 		for _, p := range c.Replicas {
-			if !p.Offline {
+			switch {
+			case p.Offline:
+				h.offline = append(h.offline, p.Name)
+			default:
 				h.servers = append(h.servers, p.Name)
+				if slices.Contains(was, p.Name) {
+					h.next, h.hushed = time.Time{}, 0 // who knows what it has left
+				}
 			}
 		}
 	}
@@ -120,20 +132,20 @@ func (h *health) candidates() string { return strings.Join(h.servers, ", ") }
 func (h *health) choosy() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.tail || slices.ContainsFunc(slices.Collect(maps.Values(h.suspects)), func(s *suspect) bool { return s.certain })
+	return h.tail || len(h.suspects) > 0
 }
 
 // takes says whether an answer of a server counts; "" is an unknown one.
 func (h *health) takes(server string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch s := h.suspects[server]; {
+	switch {
 	case server == "":
 		return true
 	case h.tail:
 		return server == h.leader
 	default:
-		return s == nil || !s.certain
+		return h.suspects[server] == nil
 	}
 }
 
@@ -195,32 +207,63 @@ func (b *Bucket) lost(cut, seen uint64) {
 // another has lost some, which nothing else of NATS shows.
 func (b *Bucket) audit(ctx context.Context) {
 	h := &b.health
+	h.auditing.Lock()
+	defer h.auditing.Unlock()
 	h.mu.Lock()
-	due := !h.auditing && !time.Now().Before(h.next)
-	h.auditing = h.auditing || due
+	due := !time.Now().Before(h.next)
 	h.mu.Unlock()
 	if !due {
 		return
 	}
-	wait := auditEvery
-	counts, err := b.counts(ctx)
-	if err == nil && !b.judge(counts) || err != nil && !errors.Is(err, wire.ErrOffline) {
+	wait, hushed := auditEvery, 0
+	lacks, most, all, err := b.lacks(ctx)
+	if err == nil && slices.Max(slices.Collect(maps.Values(lacks))) > 0 && pause(ctx, lagFor) {
+		before := lacks
+		if lacks, most, all, err = b.lacks(ctx); err == nil {
+			for server, n := range lacks {
+				lacks[server] = min(n, before[server]) // it was late with the newest writes
+			}
+		}
+	}
+	switch {
+	case err != nil:
 		wait = auditSoon
+	case !b.judge(lacks, most):
+		wait = auditSoon
+	case !all:
+		h.mu.Lock()
+		hushed = h.hushed + 1
+		h.mu.Unlock()
+		wait = min(auditSoon<<min(hushed-1, 10), auditEvery)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.auditing, h.next = false, time.Now().Add(wait)
+	h.hushed, h.next = hushed, time.Now().Add(wait)
 }
 
 // errMoving is when something was written while messages were counted.
 var errMoving = errors.New("the stream has changed")
 
-// counts is how many messages each replica has, while nothing changes.
-func (b *Bucket) counts(ctx context.Context) (counts map[string]uint64, err error) {
+// lacks is how many messages each replica has less than the one with the most, while
+// nothing changes. all says whether every one has answered that can.
+func (b *Bucket) lacks(ctx context.Context) (lacks map[string]uint64, most uint64, all bool, err error) {
+	counts, all, err := b.counts(ctx)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	most = slices.Max(slices.Collect(maps.Values(counts)))
+	for server, n := range counts {
+		counts[server] = most - n
+	}
+	return counts, most, all, nil
+}
+
+// counts is how many messages each replica has.
+func (b *Bucket) counts(ctx context.Context) (counts map[string]uint64, all bool, err error) {
 	for range snapshotTries {
 		before, err := b.info(ctx, "")
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		h := &b.health
 		h.mu.Lock()
@@ -235,25 +278,23 @@ func (b *Bucket) counts(ctx context.Context) (counts map[string]uint64, err erro
 			if server == "" {
 				server = strings.Join(servers, ", ")
 			}
-			if old, ok := counts[server]; ok && server != leader {
+			if old, ok := counts[server]; ok {
 				n = min(n, old)
 			}
-			if server != leader {
-				counts[server] = n
-			}
+			counts[server] = n
 		}
 		if len(servers) == 1 {
-			return counts, nil
+			return counts, true, nil
 		}
 		after, err := b.info(ctx, "")
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if after.State.LastSeq == before.State.LastSeq && after.State.Msgs == before.State.Msgs && after.Created.Equal(before.Created) {
-			return counts, nil
+			return counts, len(counts) >= len(servers), nil
 		}
 	}
-	return nil, errMoving
+	return nil, false, errMoving
 }
 
 // size is how many messages the replica has that answers.
@@ -274,45 +315,45 @@ func (b *Bucket) size(ctx context.Context) (server string, n uint64, err error) 
 	return server, n, err
 }
 
-// judge compares the replicas and says whether there is no doubt left.
-func (b *Bucket) judge(counts map[string]uint64) (clear bool) {
+// judge takes what the replicas lack that have answered, and says whether there is no
+// doubt left.
+func (b *Bucket) judge(lacks map[string]uint64, most uint64) (clear bool) {
 	h := &b.health
-	stream, now, condemned := b.name.Stream(), time.Now(), false
-	most := slices.Max(slices.Collect(maps.Values(counts)))
+	stream, now, why := b.name.Stream(), time.Now(), ""
 	h.mu.Lock()
-	clear = true
 	for server := range h.suspects {
-		if _, ok := counts[server]; !ok && !slices.Contains(h.servers, server) && !strings.Contains(server, ", ") {
-			delete(h.suspects, server) // it has the stream no more, or is down
+		// It has caught up, has the stream no more, or is down.
+		if n, answered := lacks[server]; answered && n == 0 || !answered && !slices.Contains(h.servers, server) && !strings.Contains(server, ", ") {
+			delete(h.suspects, server)
 			b.alarms.Clear(b, alarm.ReplicaDamaged, stream, server)
 		}
 	}
-	for server, n := range counts {
-		lacks, s := most-n, h.suspects[server]
+	for server, n := range lacks {
+		s := h.suspects[server]
 		switch {
-		case lacks == 0:
-			delete(h.suspects, server)
-			b.alarms.Clear(b, alarm.ReplicaDamaged, stream, server)
+		case n == 0:
 		case s == nil:
-			h.suspects[server] = &suspect{since: now, lacks: lacks}
-			clear = false
+			h.suspects[server] = &suspect{since: now, lacks: n}
+			why = "a replica lacks messages" // what it has answered so far may be old
 		case s.certain:
-		case lacks < s.lacks: // it catches up
-			s.since, s.lacks, clear = now, lacks, false
-		case now.Sub(s.since) < condemnAfter:
-			clear = false
-		default:
-			s.certain, condemned = true, true
+		case n < s.lacks: // it catches up
+			s.since, s.lacks = now, n
+		case now.Sub(s.since) >= condemnAfter:
+			s.certain = true
 			b.alarms.Raise(b, alarm.Alarm{
 				Kind: alarm.ReplicaDamaged, Stream: stream, Server: server,
-				Text: "the replica lacks " + strconv.FormatUint(lacks, 10) + " of " + strconv.FormatUint(most, 10) +
+				Text: "the replica lacks " + strconv.FormatUint(n, 10) + " of " + strconv.FormatUint(most, 10) +
 					" messages that another has, and does not get them back by itself; what it answers is not used. Take it out of the stream and in again",
 			})
 		}
 	}
+	clear = true
+	for _, s := range h.suspects {
+		clear = clear && s.certain
+	}
 	h.mu.Unlock()
-	if condemned {
-		h.refresh("a replica is damaged") // what it has answered so far may be old
+	if why != "" {
+		h.refresh(why)
 	}
 	return clear
 }

@@ -47,6 +47,9 @@ func (r *Replica) newest() (top uint64, created time.Time) {
 func (r *Replica) read(ctx context.Context) error {
 	r.reading.Lock()
 	defer r.reading.Unlock()
+	if r.bucket.keeps {
+		r.bucket.audit(ctx)
+	}
 	for {
 		top, created := r.newest()
 		s, err := r.bucket.Snapshot(ctx, r.filters...)

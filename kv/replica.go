@@ -70,13 +70,11 @@ type Replica struct {
 
 	// gone says which of some keys were removed after the sequences that are known of
 	// them, in this creation of the stream; see [Bucket.removed].
-	gone func(ctx context.Context, keys map[subjects.Key]uint64, created time.Time) ([]subjects.Key, error)
-	// The goroutine that reads has short and low: since when less than the leader has
-	// is read, and since when the leader has less than was seen.
-	reading sync.Mutex
-	short   time.Time
-	low     time.Time
-	cut     uint64 // the least that the leader had since low
+	gone    func(ctx context.Context, keys map[subjects.Key]uint64, created time.Time) ([]subjects.Key, error)
+	reading sync.Mutex // guards what follows
+	short   time.Time  // since when less than the leader has is read
+	low     time.Time  // since when the leader has less than was seen ...
+	cut     uint64     // ... and the least that it had since
 
 	mu      sync.Mutex // also serialises update
 	seqs    map[subjects.Key]mark
@@ -230,7 +228,9 @@ func (r *Replica) run(ctx context.Context) {
 			r.snapshot(ctx)
 			next(checkFirst)
 		case <-check.C:
-			r.bucket.audit(ctx)
+			if r.bucket.keeps {
+				r.bucket.audit(ctx)
+			}
 			if r.check(ctx) {
 				r.snapshot(ctx)
 			}

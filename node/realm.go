@@ -266,6 +266,7 @@ func (r *Realm) settle(ctx context.Context) error {
 		case hopeless(err):
 			return err
 		case r.control.Online() != nil || r.data.Online() != nil:
+			r.update()
 			return nil
 		}
 		select {

@@ -250,8 +250,28 @@ func (c *Contexts) online() error {
 	return c.usable
 }
 
-// Usable is nil, or why contexts cannot be read or written for now.
-func (c *Contexts) Usable() error { return c.online() }
+// Usable is nil, or why contexts cannot be read or written for now, as far as that was
+// tried.
+func (c *Contexts) Usable() error {
+	if err := c.online(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	replicas := make([]*kv.Replica, 0, len(c.open)+1)
+	for _, s := range c.open {
+		replicas = append(replicas, s.replica)
+	}
+	if c.names != nil {
+		replicas = append(replicas, c.names.replica)
+	}
+	c.mu.Unlock()
+	for _, r := range replicas {
+		if _, err := r.State(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func errStopped() error { return wire.Errorf(wire.Offline, "the node has stopped") }
 

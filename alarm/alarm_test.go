@@ -12,8 +12,8 @@ import (
 	"github.com/weft-fabric/weft/alarm"
 )
 
-func damaged(stream, server string) alarm.Alarm {
-	return alarm.Alarm{Kind: alarm.ReplicaDamaged, Stream: stream, Server: server, Text: "text of " + stream + " on " + server}
+func damaged(server string) alarm.Alarm {
+	return alarm.Alarm{Kind: alarm.ReplicaDamaged, Stream: "S", Server: server, Text: "about " + server}
 }
 
 // TestSet: what is raised again and again is one alarm and one line, and is over when
@@ -25,8 +25,8 @@ func TestSet(t *testing.T) {
 		changed := s.Changed()
 		start := time.Now()
 		for range 100 {
-			s.Raise("a", damaged("S", "s1"))
-			s.Raise("b", damaged("S", "s1"))
+			s.Raise("a", damaged("s1"))
+			s.Raise("b", damaged("s1"))
 		}
 		select {
 		case <-changed:
@@ -69,7 +69,7 @@ func TestSetIsBoundedAndOrdered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := alarm.New(nil)
 		for i := range 100 {
-			s.Raise(0, damaged("S", fmt.Sprint("s", i)))
+			s.Raise(0, damaged(fmt.Sprint("s", i)))
 			time.Sleep(time.Second)
 		}
 		for i, a := range s.Active() {
@@ -87,7 +87,7 @@ func TestSetIsBoundedAndOrdered(t *testing.T) {
 // A nil set is for those who have nobody to tell.
 func TestNilSet(t *testing.T) {
 	var s *alarm.Set
-	s.Raise(0, damaged("S", ""))
+	s.Raise(0, damaged(""))
 	s.Clear(0, alarm.ReplicaDamaged, "S", "")
 	if s.Active() != nil || s.Past() != nil || s.Changed() != nil {
 		t.Error("a nil set has something")

@@ -208,14 +208,13 @@ func (d *desk) want(view string) {
 	}
 }
 
-// raised returns the one alarm that stands.
-func (d *desk) raised(kind alarm.Kind) alarm.Alarm {
+// raised wants one alarm, which names the stream and the server.
+func (d *desk) raised(kind alarm.Kind) {
 	d.t.Helper()
 	list := d.alarms.Active()
 	if len(list) != 1 || list[0].Kind != kind || list[0].Stream != ctxStream || list[0].Server != "s1" {
 		d.t.Fatalf("alarms %+v, want one %s of stream %s on s1", list, kind, ctxStream)
 	}
-	return list[0]
 }
 
 func (d *desk) quiet() {

@@ -75,15 +75,11 @@ func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapsho
 			missing = err.Error()
 		case err != nil:
 			return Snapshot{}, err
-		case missing == "" && b.keeps && s.UpTo > s.Last:
-			missing, err = b.isAhead(ctx, s)
-		}
-		if err != nil && !errors.Is(err, errUnreadable) {
-			last = err
+		case missing == "":
+			if last = b.checkAhead(ctx, s); last == nil {
+				return s, nil
+			}
 			continue
-		}
-		if missing == "" {
-			return s, nil
 		}
 		last = wire.Errorf(wire.Unavailable, "stream %s: a replica answers with less than the leader has (%s)", b.name.Stream(), missing)
 		b.health.doubt()
@@ -95,17 +91,20 @@ func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapsho
 	return Snapshot{}, last
 }
 
-// isAhead finds out whether a replica has more than the leader, or the leader has
+// checkAhead is an error if a replica has more than the leader, unless the leader has
 // got it by now, too.
-func (b *Bucket) isAhead(ctx context.Context, s Snapshot) (missing string, err error) {
+func (b *Bucket) checkAhead(ctx context.Context, s Snapshot) error {
+	if !b.keeps || s.UpTo <= s.Last {
+		return nil
+	}
 	info, err := b.info(ctx, "")
 	if err != nil {
-		return "", err
+		return err
 	}
 	if info.State.LastSeq < s.UpTo && info.Created.Equal(s.Created) {
-		return "", b.newTailError(info.State.LastSeq, s.UpTo)
+		return b.newTailError(info.State.LastSeq, s.UpTo)
 	}
-	return "", nil
+	return nil
 }
 
 // snapshot makes one attempt; missing says why it does not count.

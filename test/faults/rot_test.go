@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -214,11 +215,7 @@ func (x *rotRun) write(app *node.App, name, path string, v int) {
 func (x *rotRun) want(name string) map[string]int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	want := map[string]int{}
-	for path, v := range x.acked[name] {
-		want[path] = v
-	}
-	return want
+	return maps.Clone(x.acked[name])
 }
 
 // check finds what a state has not got, or older than before.

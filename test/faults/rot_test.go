@@ -3,6 +3,7 @@ package faults_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -200,8 +201,16 @@ func (x *rotRun) write(app *node.App, name, path string, v int) {
 	x.t.Helper()
 	ctx, cancel := context.WithTimeout(x.t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := app.Contexts().SetPath(ctx, name, []string{path}, v); err != nil {
-		x.t.Fatal(err)
+	for {
+		_, err := app.Contexts().SetPath(ctx, name, []string{path}, v)
+		if err == nil {
+			break
+		}
+		// Its node may have been connected to the server that stops.
+		if !errors.Is(err, wire.ErrOffline) && !errors.Is(err, wire.ErrUnavailable) {
+			x.t.Fatal(err)
+		}
+		rotWait(x.t, 100*time.Millisecond)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/weft-fabric/weft/alarm"
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -42,6 +43,8 @@ const (
 	hdrNumPending     = "Nats-Num-Pending"
 	hdrUpTo           = "Nats-UpTo-Sequence"
 	hdrStatus         = "Status"
+	hdrTraceDest      = "Nats-Trace-Dest"
+	hdrSource         = "Nats-Stream-Source"
 )
 
 // timeValid is how long the server's time is carried on before it is asked again.
@@ -60,6 +63,11 @@ type Bucket struct {
 	keyOf     func(subjects.Subject) (subjects.Key, error)
 	republish func(subjects.Key) subjects.Subject
 	foreign   atomic.Uint64
+	// keeps says that a key which vanishes is lost unless the history proves that
+	// it was removed.
+	keeps  bool
+	alarms *alarm.Set // nil for nobody
+	health health
 
 	mu     sync.Mutex
 	server time.Time // the server's time ...
@@ -69,12 +77,17 @@ type Bucket struct {
 
 // Directory is the realm's directory bucket.
 func Directory(l *link.Link, r subjects.Realm) *Bucket {
-	return &Bucket{link: l, realm: r, name: r.DirectoryBucket(), want: DirectoryConfig(r, 1), keyOf: r.DirectoryKey, republish: r.DirectoryRepublish}
+	return newBucket(&Bucket{link: l, realm: r, name: r.DirectoryBucket(), want: DirectoryConfig(r, 1), keyOf: r.DirectoryKey, republish: r.DirectoryRepublish})
 }
 
 // Contexts is the realm's context bucket.
 func Contexts(l *link.Link, r subjects.Realm) *Bucket {
-	return &Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish}
+	return newBucket(&Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish, keeps: true})
+}
+
+func newBucket(b *Bucket) *Bucket {
+	b.health.replicas, b.health.suspects = map[*Replica]struct{}{}, map[string]*suspect{}
+	return b
 }
 
 // Operation is what a write did to its key.
@@ -181,6 +194,7 @@ func (b *Bucket) info(ctx context.Context, filter subjects.Subject) (*jetstream.
 		return nil, typed(err, b.name.Stream(), b.realm)
 	}
 	b.learn(answer.TimeStamp, sent)
+	b.learnServers(&answer.StreamInfo)
 	return &answer.StreamInfo, nil
 }
 

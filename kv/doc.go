@@ -76,7 +76,7 @@
 // (Nats-Batch-Id) belong together, have the numbers Nats-Batch-Sequence from 1 on,
 // and end with Nats-Batch-Commit. If one is missing, or the rest does not come
 // within a second, and on a reconnect, read again: keys that are not there any
-// more are gone, unless their sequence is beyond Nats-UpTo-Sequence. If that is
+// more are gone, unless their sequence is beyond Nats-UpTo-Sequence (or a replica is damaged, see below). If that is
 // below a sequence that was seen before, the server that answered lags, and should
 // be asked again; if it stays so, the bucket was made anew: forget everything. A
 // client that must not miss anything reads again every 10 s, with "seq" (the last
@@ -128,8 +128,8 @@
 // one that lags or is damaged. So it counts only when its up-to sequence has
 // reached the last sequence that the leader reported after the subscription,
 // and when it holds every key that the leader counts; otherwise it is taken
-// again, and after three attempts it is an error that names the stream.
-// "Not found" alone is never taken for deleted.
+// again, from whichever replica answers then, and after three attempts it is an
+// error that names the stream. "Not found" alone is never taken for deleted.
 //
 // A [Replica] does that for the keys below one or more filters. What is republished can be
 // lost on its way; a replica reads again when the connection was made, when it
@@ -138,6 +138,39 @@
 // leader. Every 10 s (and 1 s after it began) it asks for what was written since
 // the last time, which finds a loss that nothing else shows. It belongs to one
 // creation of the stream: of another it reads everything afresh.
+//
+// # Damage
+//
+// NATS does not notice when one server of a stream has lost messages, and lets it
+// answer and lead. So who reads a context bucket counts: when it was connected, when
+// a server comes back, when an answer was too short, and every 20 s, the messages of
+// each replica are held against those of the one with the most, while nothing is
+// written. What lacks messages for half a second is not used, because it can also
+// have old values; if it does not catch up for 8 s it is an alarm (package alarm, see
+// [Bucket.Report]) that names the stream and the server, and over when it has
+// everything again. A server gives a Direct Get to any replica, not to its own, so
+// that asking again gets past a damaged one; who has answered is found out by
+// tracing the request (Nats-Trace-Dest), and where that is not permitted the alarm
+// names all who can have. What two servers have lost, or the only one, is not
+// found this way; nor is, for up to 20 s, an old value of a key that a server which
+// was back at once has lost the newest of.
+//
+// A key that vanishes from the bucket counts as removed if it does not matter,
+// because a write above it is on top of its place in the fold, or if the history, the
+// stream weft_<realm>_history which sources the bucket, has a newer purge of it by a
+// compaction, the end of the context, or expiry, from this creation of the bucket.
+// Every other removal leaves a marker. A key without proof stays with who has seen
+// it, and is an alarm until it is written again or proven to be gone. Readers
+// that come later do not have it.
+//
+// A leader whose last sequence is below what was acknowledged or republished, for 5 s,
+// has lost its last writes and goes on from what it has. So do replicas: they take
+// back what is beyond the lowest last sequence that it said, name the keys in the log,
+// take from then on only what the leader itself answers, because NATS does not
+// bring the others in line, and raise an alarm that stays until the node ends. One
+// that comes back later finds it out by another write at a sequence that it knows.
+// Nobody writes again what was lost: at the root of a context that has ended
+// since, that would bring it back.
 //
 // The server appends its own headers (Nats-Subject, Nats-Sequence and the like)
 // to those of the writer and removes none, so of several values of one header

@@ -3,6 +3,9 @@ package kv
 import (
 	"context"
 	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/weft-fabric/weft/subjects"
 )
@@ -10,11 +13,9 @@ import (
 // NewStillReplica is a replica that does nothing by itself: a test gives it
 // what is republished, in whatever order, and lets it read.
 func NewStillReplica(b *Bucket, filter subjects.Key, whole bool, update func(Update)) *Replica {
-	return &Replica{
-		bucket: b, filters: []subjects.Key{filter}, whole: whole, log: slog.New(slog.DiscardHandler), update: update, cancel: func() {},
-		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
-		seqs: map[subjects.Key]uint64{}, purged: map[subjects.Key]uint64{},
-	}
+	r := newReplica(b, []subjects.Key{filter}, whole, slog.New(slog.DiscardHandler), update)
+	r.cancel = func() {}
+	return r
 }
 
 // Feed is a republished write.
@@ -41,3 +42,15 @@ func (r *Replica) Check(ctx context.Context) {
 
 // Known is how many keys the replica remembers.
 func (r *Replica) Known() (keys, purged int) { return len(r.seqs), len(r.purged) }
+
+// AwayFor is longer than the bucket keeps the marker of a purged key.
+const AwayFor = markerTTL + time.Minute
+
+// Answerer is the server that answered, by what servers say of a request.
+func Answerer(events []string) string {
+	c := make(chan *nats.Msg, len(events))
+	for _, e := range events {
+		c <- &nats.Msg{Data: []byte(e)}
+	}
+	return answerer(c)
+}

@@ -29,6 +29,12 @@ const (
 	refreshJitter = 100 * time.Millisecond
 	refreshRetry  = 100 * time.Millisecond
 	refreshMost   = 5 * time.Second
+	// shortFor is how long a replica may get less than the leader has before that
+	// is an alarm.
+	shortFor = 20 * time.Second
+	// tailFor is how long the leader must have less than was seen before that counts
+	// as lost: a new leader may need a moment for what was committed before it.
+	tailFor = 5 * time.Second
 )
 
 // Update is what a replica learned.
@@ -36,7 +42,8 @@ type Update struct {
 	// Entries are newer than what was known of their keys. Those of a batch
 	// come together.
 	Entries []Entry
-	// Removed are keys that a snapshot proved to be gone.
+	// Removed are keys that are proven to be gone. What Entries has of them is what
+	// the stream has left.
 	Removed []subjects.Key
 	// Snapshot says that the replica was found equal to the leader, up to UpTo.
 	Snapshot bool
@@ -61,12 +68,22 @@ type Replica struct {
 	refresh chan string // why; of several the first
 	ready   chan struct{}
 
+	// gone says which of some keys were removed after the sequences that are known of
+	// them, in this creation of the stream; see [Bucket.removed].
+	gone    func(ctx context.Context, keys map[subjects.Key]uint64, created time.Time) ([]subjects.Key, error)
+	reading sync.Mutex // guards what follows
+	short   time.Time  // since when less than the leader has is read
+	low     time.Time  // since when the leader has less than was seen ...
+	cut     uint64     // ... and the least that it had since
+
 	mu      sync.Mutex // also serialises update
-	seqs    map[subjects.Key]uint64
+	seqs    map[subjects.Key]mark
 	purged  map[subjects.Key]uint64 // keys that are gone, until nothing older can come
 	flow    uint64                  // the newest sequence that was republished
 	upTo    uint64                  // of the newest snapshot
 	checked uint64                  // nothing up to here was missed
+	top     uint64                  // the newest sequence that was seen
+	missing int                     // keys that the stream has not got, without a proof
 	created time.Time
 	synced  bool // a snapshot was taken since the connection was made
 	isReady bool
@@ -74,6 +91,20 @@ type Replica struct {
 	held    []Entry
 	holding *time.Timer
 	stats   ReplicaStats
+}
+
+// mark is what a replica knows of a key: its sequence, its place in the fold, and
+// who wrote it.
+type mark struct {
+	seq, at uint64
+	id      string
+}
+
+func markOf(e *Entry) mark { return mark{e.Seq, e.placeAt(), e.WriteID} }
+
+// isOf says whether an entry is the very one, as far as can be told.
+func (m mark) isOf(e *Entry) bool {
+	return m.seq == e.Seq && (m.id == e.WriteID || m.id == "" || e.WriteID == "")
 }
 
 // ReplicaStats count what happened to a replica.
@@ -96,13 +127,19 @@ func (b *Bucket) Replicate(filters []subjects.Key, whole bool, log *slog.Logger,
 		log = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Replica{
-		bucket: b, filters: filters, whole: whole, log: log, update: update, cancel: cancel,
-		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
-		seqs: map[subjects.Key]uint64{}, purged: map[subjects.Key]uint64{},
-	}
+	r := newReplica(b, filters, whole, log, update)
+	r.cancel = cancel
+	b.health.add(r)
 	go r.run(ctx)
 	return r
+}
+
+func newReplica(b *Bucket, filters []subjects.Key, whole bool, log *slog.Logger, update func(Update)) *Replica {
+	return &Replica{
+		bucket: b, filters: filters, whole: whole, log: log, update: update, gone: b.removed,
+		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
+		seqs: map[subjects.Key]mark{}, purged: map[subjects.Key]uint64{},
+	}
 }
 
 // Close ends the replica; update is not called any more when it returns.
@@ -150,12 +187,7 @@ func (r *Replica) Refresh(why string) {
 // CatchUp returns when the replica has everything that was acknowledged before the
 // call, without waiting for it to be republished.
 func (r *Replica) CatchUp(ctx context.Context) error {
-	s, err := r.bucket.Snapshot(ctx, r.filters...)
-	if err != nil {
-		return err
-	}
-	r.merge(s)
-	return nil
+	return r.read(ctx)
 }
 
 // Confirm takes writes that the stream acknowledged, before they are
@@ -168,6 +200,7 @@ func (r *Replica) Confirm(entries []Entry) {
 
 func (r *Replica) run(ctx context.Context) {
 	defer close(r.done)
+	defer r.forget()
 	subs, ok := r.subscribe(ctx)
 	defer func() {
 		for _, sub := range subs {
@@ -199,7 +232,14 @@ func (r *Replica) run(ctx context.Context) {
 			r.snapshot(ctx)
 			next(checkFirst)
 		case <-check.C:
-			if broken != "resync" && r.check(ctx) {
+			if broken == "resync" {
+				next(checkEvery)
+				continue
+			}
+			if r.bucket.keeps {
+				r.bucket.audit(ctx)
+			}
+			if r.check(ctx) {
 				r.snapshot(ctx)
 			}
 			next(checkEvery)
@@ -237,9 +277,8 @@ func (r *Replica) subscribe(ctx context.Context) (subs []*nats.Subscription, ok 
 // snapshot reads everything, and again until it succeeds.
 func (r *Replica) snapshot(ctx context.Context) {
 	for try := 0; ctx.Err() == nil; try++ {
-		s, err := r.bucket.Snapshot(ctx, r.filters...)
+		err := r.read(ctx)
 		if err == nil {
-			r.merge(s)
 			return
 		}
 		r.failed(ctx, err)
@@ -266,8 +305,9 @@ func (r *Replica) failed(ctx context.Context, err error) {
 	r.log.DebugContext(ctx, "cannot read", slog.Any("filters", r.filters), slog.Any("error", err))
 }
 
-// merge makes the replica what the snapshot says, except for what is newer.
-func (r *Replica) merge(s Snapshot) {
+// merge makes the replica what the snapshot says, except for what is newer, and for
+// keys that the stream has not got any more without a proof that they were removed.
+func (r *Replica) merge(s Snapshot, p proof) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := Update{Snapshot: true, UpTo: s.UpTo}
@@ -278,29 +318,37 @@ func (r *Replica) merge(s Snapshot) {
 			u.Removed = slices.AppendSeq(u.Removed, maps.Keys(r.purged))
 			clear(r.seqs)
 			clear(r.purged)
-			r.flow, r.upTo = 0, 0
+			r.flow, r.upTo, r.top = 0, 0, 0
 			r.release()
 		}
 		r.created = s.Created
 	}
-	for key, seq := range r.seqs {
-		if _, ok := s.Entries[key]; !ok && seq <= s.UpTo {
+	u.Removed = append(u.Removed, r.rewind(s, p)...)
+	missing := 0
+	for key, m := range r.seqs {
+		e, ok := s.Entries[key]
+		switch {
+		case ok && e.Seq >= m.seq, m.seq > s.UpTo:
+		case !ok && (!r.bucket.keeps || isHidden(key, m, s.Entries) || p.gone[key] == m.seq):
 			u.Removed = append(u.Removed, key)
 			delete(r.seqs, key)
+		default:
+			missing++
 		}
 	}
+	r.warn(missing)
 	for key, e := range s.Entries {
 		known := r.known(key)
 		if e.Seq < known {
 			continue
 		}
-		r.seqs[key] = e.Seq
+		r.seqs[key] = markOf(&e)
 		delete(r.purged, key)
 		if e.Seq > known {
 			u.Entries = append(u.Entries, e)
 		}
 	}
-	r.upTo, r.checked = max(r.upTo, s.UpTo), s.UpTo
+	r.upTo, r.checked, r.top = max(r.upTo, s.UpTo), s.UpTo, max(r.top, s.UpTo)
 	if len(r.held) > 0 && r.held[0].Seq <= r.upTo {
 		r.release()
 	}
@@ -319,13 +367,13 @@ func (r *Replica) merge(s Snapshot) {
 }
 
 // known is the newest sequence of a key that was seen. mu is held.
-func (r *Replica) known(key subjects.Key) uint64 { return max(r.seqs[key], r.purged[key]) }
+func (r *Replica) known(key subjects.Key) uint64 { return max(r.seqs[key].seq, r.purged[key]) }
 
 // follow takes one republished write.
 func (r *Replica) follow(e Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.flow = max(r.flow, e.Seq)
+	r.flow, r.top = max(r.flow, e.Seq), max(r.top, e.Seq)
 	if e.Seq <= r.upTo {
 		return // the snapshot had it, or something newer
 	}
@@ -401,8 +449,9 @@ func (r *Replica) apply(entries []Entry, republished bool) (applied uint64) {
 		if e.skipped() {
 			r.purged[e.Key] = e.Seq
 		} else {
-			r.seqs[e.Key] = e.Seq
+			r.seqs[e.Key] = markOf(e)
 		}
+		r.top = max(r.top, e.Seq)
 		news = append(news, *e)
 	}
 	if len(news) > 0 {
@@ -421,12 +470,12 @@ func (r *Replica) empty() bool {
 // among it. It says whether a snapshot is needed.
 func (r *Replica) check(ctx context.Context) (refresh bool) {
 	r.mu.Lock()
-	synced, from := r.synced, r.checked
+	synced, from, missing := r.synced, r.checked, r.missing
 	r.mu.Unlock()
-	if !synced {
+	if !synced || missing > 0 {
 		return true
 	}
-	s, missing, err := r.bucket.since(ctx, r.filters, from)
+	s, why, err := r.bucket.since(ctx, r.filters, from)
 	if err != nil {
 		r.failed(ctx, err)
 		return !errors.Is(err, wire.ErrOffline)
@@ -434,8 +483,8 @@ func (r *Replica) check(ctx context.Context) (refresh bool) {
 	if s.UpTo == nothing && r.empty() {
 		return false
 	}
-	if missing != "" {
-		r.log.DebugContext(ctx, "reading again", slog.Any("filters", r.filters), slog.String("why", missing))
+	if why != "" {
+		r.log.DebugContext(ctx, "reading again", slog.Any("filters", r.filters), slog.String("why", why))
 		return true
 	}
 	r.mu.Lock()

@@ -37,6 +37,8 @@ type Snapshot struct {
 	// UpTo is the stream sequence up to which the snapshot is complete. Of
 	// filters with more than 1,000 keys some entries may be newer.
 	UpTo uint64
+	// Last is the leader's last sequence, as it was before anything was read.
+	Last uint64
 	// Created tells one creation of the stream from another: a stream that was
 	// made anew starts its sequences again.
 	Created time.Time
@@ -68,15 +70,44 @@ func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapsho
 			}
 		}
 		s, missing, err := b.snapshot(ctx, filters)
-		if err != nil {
+		switch {
+		case errors.Is(err, errUnreadable):
+			missing = err.Error()
+		case err != nil:
 			return Snapshot{}, err
-		}
-		if missing == "" {
-			return s, nil
+		case missing == "":
+			if last = b.checkAhead(ctx, s); last == nil {
+				return s, nil
+			}
+			continue
 		}
 		last = wire.Errorf(wire.Unavailable, "stream %s: a replica answers with less than the leader has (%s)", b.name.Stream(), missing)
+		b.health.doubt()
+		// Nothing can be held against it if something was written meanwhile.
+		if info, err := b.info(ctx, ""); err == nil && info.State.LastSeq == s.Last {
+			last = shortError{last}
+			if b.keeps {
+				b.audit(ctx) // and the next attempt gets past it
+			}
+		}
 	}
 	return Snapshot{}, last
+}
+
+// checkAhead is an error if a replica has more than the leader, unless the leader has
+// got it by now, too.
+func (b *Bucket) checkAhead(ctx context.Context, s Snapshot) error {
+	if !b.keeps || s.UpTo <= s.Last {
+		return nil
+	}
+	info, err := b.info(ctx, "")
+	if err != nil {
+		return err
+	}
+	if info.State.LastSeq < s.UpTo && info.Created.Equal(s.Created) {
+		return b.newTailError(info.State.LastSeq, s.UpTo)
+	}
+	return nil
 }
 
 // snapshot makes one attempt; missing says why it does not count.
@@ -93,7 +124,7 @@ func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapsh
 		}
 		keys = slices.AppendSeq(keys, maps.Keys(info.State.Subjects))
 	}
-	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Created: first.Created}
+	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Last: first.State.LastSeq, Created: first.Created}
 	if n := len(keys); n > 0 && n <= snapshotWhole {
 		missing, err = b.whole(ctx, filters, keys, &s)
 		return s, missing, err
@@ -224,9 +255,34 @@ func (b *Bucket) pages(ctx context.Context, req multiLastRequest, entries map[su
 	}
 }
 
-// page reads one answer of Direct Get up to its end-of-batch message.
+// page reads one answer of Direct Get up to its end-of-batch message, from a replica
+// that is not known to be damaged.
 func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key]Entry) (last, upTo, pending uint64, err error) {
-	err = b.direct(ctx, string(b.name.DirectGet()), body, snapshotWhole+2, func(m *nats.Msg) (bool, error) {
+	if !b.health.choosy() {
+		return b.answers(entries, func(h func(*nats.Msg) (bool, error)) error {
+			return b.direct(ctx, string(b.name.DirectGet()), body, snapshotWhole+2, h)
+		})
+	}
+	for range choiceTries {
+		server, some := "", map[subjects.Key]Entry{}
+		last, upTo, pending, err = b.answers(some, func(h func(*nats.Msg) (bool, error)) (err error) {
+			server, err = b.directFrom(ctx, string(b.name.DirectGet()), body, snapshotWhole+2, h)
+			return err
+		})
+		switch {
+		case b.health.takes(server):
+			maps.Copy(entries, some)
+			return last, upTo, pending, err
+		case ctx.Err() != nil:
+			return 0, 0, 0, ctx.Err()
+		}
+	}
+	return 0, 0, 0, wire.Errorf(wire.Unavailable, "stream %s: only a damaged replica answers", b.name.Stream())
+}
+
+// answers reads the answers that ask gets.
+func (b *Bucket) answers(entries map[subjects.Key]Entry, ask func(func(*nats.Msg) (bool, error)) error) (last, upTo, pending uint64, err error) {
+	err = ask(func(m *nats.Msg) (bool, error) {
 		switch status(m) {
 		case "204":
 			upTo, _ = strconv.ParseUint(m.Header.Get(hdrUpTo), 10, 64)
@@ -234,7 +290,7 @@ func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key
 			return true, nil
 		case "404":
 			if d := m.Header.Get("Description"); d != noResults {
-				return true, wire.Errorf(wire.Unavailable, "direct get: %s", d) // it cannot read what it has
+				return true, wire.Errorf(wire.Unavailable, "direct get: %s (%w)", d, errUnreadable)
 			}
 			// Nothing matches on this replica: complete only if the leader
 			// has nothing either, which the caller's key count decides.
@@ -257,8 +313,13 @@ func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key
 // direct sends a Direct Get request and gives h its at most limit answers until
 // h says that it was the last.
 func (b *Bucket) direct(ctx context.Context, subject string, body []byte, limit int, h func(*nats.Msg) (done bool, err error)) error {
+	return b.ask(ctx, &nats.Msg{Subject: subject, Data: body}, limit, h)
+}
+
+// ask is direct with a message of the caller's.
+func (b *Bucket) ask(ctx context.Context, request *nats.Msg, limit int, h func(*nats.Msg) (done bool, err error)) error {
 	nc := b.link.Conn()
-	err := b.link.Do(ctx, subject, func(ctx context.Context) error {
+	err := b.link.Do(ctx, request.Subject, func(ctx context.Context) error {
 		inbox := nc.NewInbox()
 		// A channel: the client library's other ways to wait take a stored
 		// message that has the header "Status: 503" for its own error.
@@ -268,7 +329,8 @@ func (b *Bucket) direct(ctx context.Context, subject string, body []byte, limit 
 			return err
 		}
 		defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is gone
-		if err := nc.PublishMsg(&nats.Msg{Subject: subject, Reply: inbox, Data: body}); err != nil {
+		request.Reply = inbox
+		if err := nc.PublishMsg(request); err != nil {
 			return err
 		}
 		// An answer is lost with the connection, or with the replica that was asked.

@@ -37,10 +37,10 @@ type Config struct {
 	// Listen is where an embedded server admits further nodes and plain NATS
 	// clients: a loopback host:port; "" or "off" for nowhere.
 	Listen string
-	// Store is the directory of the node's state: the embedded server's streams, and the
-	// journal of what is written while the fabric is away. It is this node's alone. If
-	// empty, an embedded server has a temporary one, and there is no journal: such writes
-	// are refused with offline.
+	// Store is the directory of the node's state: its status, the embedded server's
+	// streams, and the journal of what is written while the fabric is away. It is this
+	// node's alone. If empty, an embedded server has a temporary one, and there is no
+	// journal: such writes are refused with offline.
 	Store string
 	// Credentials is the directory of the embedded server's credentials files;
 	// the user's data directory if empty.

@@ -32,9 +32,17 @@
 // A server that cannot be reached is not an error: the node is then in state
 // offline, says why and since when ([Node.State], [Node.States]), its apps go
 // on with each other, calls to other machines fail at once, and it comes back
-// by itself. Configuration that can never work is an error of Start: refused
+// by itself. So it is when the store of an embedded server cannot be used because the
+// disk is full, read-only or broken. Configuration that can never work is an error of Start: refused
 // credentials, a server that is too old, JetStream or a bucket missing, a node
 // id that is taken.
+//
+// # Alarms and status
+//
+// What is damaged and stays so is an alarm ([Node.Alarms], [Node.WatchAlarms], package
+// alarm): a replica of a stream, keys or writes that a stream has lost, a store that
+// was set aside or cannot be used. A node with a Store writes its [Status] there
+// whenever it has changed, for `weft status` and [ReadStatus].
 //
 // All methods are safe for concurrent use. Errors are *wire.Error with a code;
 // compare with errors.Is and wire's sentinels. Limits are in package wire.

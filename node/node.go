@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/weft-fabric/weft/alarm"
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/node/channels"
 	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/node/directory"
 	"github.com/weft-fabric/weft/node/embedded"
 	"github.com/weft-fabric/weft/node/interop"
+	"github.com/weft-fabric/weft/node/statedir"
 	"github.com/weft-fabric/weft/node/topics"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -34,6 +37,8 @@ type (
 	Filter = wire.Filter
 	// Error is an error with a code.
 	Error = wire.Error
+	// Alarm is something that is wrong until somebody mends it; see package alarm.
+	Alarm = alarm.Alarm
 )
 
 // Info, AppInfo, Event and EventKind are who is here; see package directory.
@@ -202,11 +207,16 @@ type State struct {
 
 // Node is a running node. Create it with [Start].
 type Node struct {
-	id     identity
-	cfg    Config
-	server *embedded.Server // nil when not hosting
-	realm  *Realm
-	stop   sync.Once
+	id      identity
+	cfg     Config
+	started time.Time
+	alarms  *alarm.Set
+	host    *host         // nil when not hosting
+	state   *statedir.Dir // nil without, and when hosting
+	realm   *Realm
+	stop    sync.Once
+	end     context.CancelFunc
+	wg      sync.WaitGroup
 }
 
 // Start starts a node; ctx bounds the start, not the node's life.
@@ -215,27 +225,61 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{id: id, cfg: cfg}
+	n := &Node{id: id, cfg: cfg, started: time.Now(), alarms: alarm.New(cfg.Logger)}
 	nc := cfg.NATS
-	switch {
-	case cfg.Server != nil:
-		nc.Options = append(cfg.Server.ConnectOptions(), nc.Options...)
-	case nc.URL == "":
-		n.server, err = embedded.Start(ctx, embedded.Config{
-			Store: cfg.Store, Listen: cfg.Listen, Credentials: cfg.Credentials, Holder: string(id.node), NoSync: cfg.NoSync, Logger: cfg.Logger,
-		}, func(ctx context.Context, nc *nats.Conn) error { return kv.Provision(ctx, nc, id.realm, 1) })
-		if err != nil {
+	if nc.URL == "" && cfg.Server == nil {
+		if n.host, err = startHost(ctx, cfg, id, n.alarms); err != nil {
 			return nil, err
 		}
-		nc.Options = n.server.ConnectOptions()
-	}
-	if n.realm, err = startRealm(ctx, id, nc, cfg); err != nil {
-		if n.server != nil {
-			n.server.Shutdown()
-		}
+		nc.Options = n.host.options()
+	} else if err = n.openState(); err != nil {
 		return nil, err
 	}
+	if cfg.Server != nil {
+		nc.Options = append(cfg.Server.ConnectOptions(), nc.Options...)
+	}
+	if n.realm, err = startRealm(ctx, id, nc, cfg, n.alarms); err != nil {
+		n.release()
+		return nil, err
+	}
+	running, end := context.WithCancel(context.Background())
+	n.end = end
+	if cfg.Store != "" {
+		n.wg.Go(func() { n.keepStatus(running) })
+	}
 	return n, nil
+}
+
+// openState takes the state directory of a node that hosts no server. It does without
+// one on a bad disk.
+func (n *Node) openState() (err error) {
+	if n.cfg.Store == "" {
+		return nil
+	}
+	n.state, err = embedded.OpenState(n.cfg.Store, string(n.id.node))
+	if isBadDisk(err) {
+		n.alarms.Raise(n, alarm.Alarm{Kind: alarm.StoreUnusable, Text: err.Error()})
+		return nil
+	}
+	return err
+}
+
+// release gives back what the node has on this machine.
+func (n *Node) release() {
+	if n.host != nil {
+		n.host.shutdown()
+	}
+	closeState(n.state, n.cfg.Logger)
+}
+
+// closeState gives a state directory back, if there is one.
+func closeState(state *statedir.Dir, log *slog.Logger) {
+	if state == nil {
+		return
+	}
+	if err := state.Close(); err != nil && log != nil {
+		log.Warn("the state directory was not released cleanly", slog.String("directory", state.Path()), slog.Any("error", err))
+	}
 }
 
 // Stop leaves the fabric and waits until everything has ended. It may be
@@ -243,9 +287,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 func (n *Node) Stop() {
 	n.stop.Do(func() {
 		n.realm.stop()
-		if n.server != nil {
-			n.server.Shutdown()
-		}
+		n.end()
+		n.wg.Wait()
+		n.release()
 	})
 }
 
@@ -258,8 +302,9 @@ func (n *Node) Machine() string { return n.id.machine }
 // Realm is the node's realm.
 func (n *Node) Realm() *Realm { return n.realm }
 
-// Embedded is the NATS server that this node hosts, nil if it hosts none.
-func (n *Node) Embedded() *embedded.Server { return n.server }
+// Embedded is the NATS server that this node hosts, nil if it hosts none, or cannot
+// start it for now.
+func (n *Node) Embedded() *embedded.Server { return n.host.running() }
 
 // Join connects an app in the node's realm; see [Realm.Join].
 func (n *Node) Join(ctx context.Context, id Identity) (*App, error) { return n.realm.Join(ctx, id) }
@@ -270,6 +315,27 @@ func (n *Node) State() State { return n.realm.State() }
 // States yields the present state and then each change, until ctx ends. A slow
 // reader sees the newest.
 func (n *Node) States(ctx context.Context) iter.Seq[State] { return n.realm.States(ctx) }
+
+// Alarms lists what is wrong now and stays so until somebody mends it, oldest first.
+func (n *Node) Alarms() []Alarm { return n.alarms.Active() }
+
+// WatchAlarms yields the alarms that stand, and then again whenever one is raised or
+// is over, until ctx ends. A slow reader sees the newest.
+func (n *Node) WatchAlarms(ctx context.Context) iter.Seq[[]Alarm] {
+	return func(yield func([]Alarm) bool) {
+		for {
+			changed := n.alarms.Changed()
+			if !yield(n.alarms.Active()) {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
 
 // Nodes lists the nodes of the realm by id, this one and hidden ones included.
 func (n *Node) Nodes() []*Info { return n.realm.directory.View().Sorted() }

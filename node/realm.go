@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/weft-fabric/weft/alarm"
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/node/channels"
@@ -63,7 +64,7 @@ type Realm struct {
 	asking  bool
 }
 
-func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, error) {
+func startRealm(ctx context.Context, id identity, nc NATS, cfg Config, alarms *alarm.Set) (*Realm, error) {
 	r := &Realm{id: id, log: cfg.Logger, links: make(chan struct{}, 1), changed: make(chan struct{})}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -71,9 +72,8 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 	r.state = State{Since: time.Now(), Reason: "starting"}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	kept, err := r.openJournal(cfg.Store)
-	if err != nil {
-		r.end()
-		return nil, err
+	if err != nil { // apps can do without
+		alarms.Raise(r, alarm.Alarm{Kind: alarm.StoreUnusable, Text: "nothing can be written while the fabric is away: " + err.Error()})
 	}
 	if err := r.open(ctx, nc); err != nil {
 		r.end()
@@ -87,7 +87,7 @@ func startRealm(ctx context.Context, id identity, nc NATS, cfg Config) (*Realm, 
 		Realm: id.realm, Self: id.node, Boot: id.boot, Directory: r.directory, Control: r.control, Data: r.data, Logger: r.log,
 	})
 	r.contexts = contexts.New(contexts.Config{
-		Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, CompactAt: cfg.CompactAt,
+		Realm: id.realm, Self: id.node, Link: r.control, Logger: r.log, Alarms: alarms, CompactAt: cfg.CompactAt,
 		Identity: r.identityOf, Attributes: func(id *Identity) restriction.Attributes { return id.Attribute },
 		Directory: r.directory.Changed, Complete: func() bool { return r.State().Online }, Alive: r.isHere,
 		Holders: r.holders, Hold: r.directory.SetHolds, Settle: r.directory.Settle,
@@ -294,6 +294,7 @@ func (r *Realm) settle(ctx context.Context) error {
 		case hopeless(err):
 			return err
 		case r.control.Online() != nil || r.data.Online() != nil:
+			r.update()
 			return nil
 		}
 		select {

@@ -3,6 +3,7 @@
 //
 //	weft demo                        two machines in one process; start here
 //	weft up                          run a node; without --nats with a NATS server inside
+//	weft status                      how this machine's nodes are, also offline
 //	weft env                         print how other NATS clients reach that server
 //
 //	weft call METHOD [JSON]          call a method and print its result
@@ -25,7 +26,7 @@
 //
 // # Where NATS is
 //
-// Every command but up, demo, env, admin and version is a short-lived, hidden
+// Every command but up, status, demo, env, admin and version is a short-lived, hidden
 // node named cli-<host>-<user>-<random>. It connects to the first of these:
 //
 //   - --nats URL and the credential flags, or $NATS_URL, $NATS_USER,

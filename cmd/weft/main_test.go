@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitout": waitOut, "code": exitCode, "gone": gone, "up": up, "background": background, "foreign": foreign,
+			"waitstatus": waitStatus, "kill9": kill9, "damage": damage, "block": block,
 		},
 	})
 }
@@ -179,4 +180,43 @@ func foreign(ts *testscript.TestScript, neg bool, args []string) {
 	key := realm.ContextBucket().Subject(subjects.ContextRoot(subjects.MustEncode(args[1])))
 	_, err = nc.Request(string(key), []byte(args[2]), within)
 	ts.Check(err)
+}
+
+// waitstatus NODE TEXT waits until the file with the node's status holds the text.
+func waitStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitstatus NODE TEXT")
+	}
+	waitOut(ts, false, []string{filepath.Join("data", "weft", args[0], "status.json"), args[1]})
+}
+
+// kill9 NAME kills a command of background and waits for its end.
+func kill9(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: kill9 NAME")
+	}
+	pid, err := strconv.Atoi(ts.ReadFile(args[0] + ".pid"))
+	ts.Check(err)
+	p, err := os.FindProcess(pid)
+	ts.Check(err)
+	ts.Check(p.Kill())
+	gone(ts, false, []string{args[0] + ".pid"})
+}
+
+// damage FILE makes nonsense of a file that is there.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: damage FILE")
+	}
+	_, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("nonsense"), 0o600))
+}
+
+// block FILE puts a directory where a node wants to write the file.
+func block(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: block FILE")
+	}
+	ts.Check(os.MkdirAll(filepath.Join(ts.MkAbs(args[0]), "in the way"), 0o700))
 }

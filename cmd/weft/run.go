@@ -28,9 +28,10 @@ type grammar struct {
 	JSON    bool       `name:"json" short:"j" negatable:"" help:"Print one JSON object per line."`
 	Verbose bool       `short:"v" negatable:"" help:"Log more."`
 
-	Demo demoCommand `cmd:"" help:"See two machines share one fabric, in this process."`
-	Up   upCommand   `cmd:"" help:"Run a node."`
-	Env  envCommand  `cmd:"" help:"Print how NATS clients reach the running node's server."`
+	Demo   demoCommand   `cmd:"" help:"See two machines share one fabric, in this process."`
+	Up     upCommand     `cmd:"" help:"Run a node."`
+	Status statusCommand `cmd:"" help:"Show how this machine's nodes are, also while the fabric is offline."`
+	Env    envCommand    `cmd:"" help:"Print how NATS clients reach the running node's server."`
 
 	Call   callCommand   `cmd:"" help:"Call a method."`
 	Serve  serveCommand  `cmd:"" help:"Offer a method."`

@@ -87,17 +87,15 @@ func (c *upCommand) config(p *program) (node.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	if cfg.Store = c.Store; cfg.Store == "" {
-		if cfg.Store, err = defaultStore(c.Node); err != nil {
-			return cfg, err
-		}
-	}
 	if ok {
 		cfg.NATS = at.nats
 	} else {
 		cfg.Listen = c.Listen
 	}
-	return cfg, nil
+	if cfg.Store = c.Store; cfg.Store == "" {
+		cfg.Store, err = defaultStore(c.Node)
+	}
+	return cfg, err
 }
 
 func defaultStore(id string) (string, error) {
@@ -166,16 +164,21 @@ func (c *upCommand) where(n *node.Node) (text, url string) {
 	return text, url
 }
 
+// logStates logs that the fabric is lost and comes back; why it stays away changes with
+// every attempt to reach it and would flood the log.
 func logStates(ctx context.Context, log *slog.Logger, n *node.Node) {
-	first := true
+	online := true
 	for s := range n.States(ctx) {
+		why := slog.String("reason", s.Reason)
 		switch {
+		case !s.Online && online:
+			log.Warn("fabric: offline", why)
 		case !s.Online:
-			log.Warn("offline", slog.String("reason", s.Reason))
-		case !first:
-			log.Info("online")
+			log.Debug("fabric: still offline", why)
+		case !online:
+			log.Info("fabric: online")
 		}
-		first = false
+		online = s.Online
 	}
 }
 

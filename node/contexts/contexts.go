@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/weft-fabric/weft/alarm"
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/node/journal"
@@ -36,6 +37,8 @@ type Config struct {
 	Self   subjects.Node
 	Link   *link.Link
 	Logger *slog.Logger
+	// Alarms is told of damage, nil for nobody.
+	Alarms *alarm.Set
 	// CompactAt is how many keys and markers a context gathers before it is
 	// compacted, 0 for [kv.CompactAt].
 	CompactAt int
@@ -138,6 +141,7 @@ func New(cfg Config) *Contexts {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.bucket.Report(cfg.Alarms)
 	if c.cfg.CompactAt == 0 {
 		c.cfg.CompactAt = kv.CompactAt
 	}
@@ -273,6 +277,29 @@ func (c *Contexts) isOpen() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.closed
+}
+
+// Usable is nil, or why contexts cannot be read or written for now, as far as that was
+// tried.
+func (c *Contexts) Usable() error {
+	if err := c.online(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	replicas := make([]*kv.Replica, 0, len(c.open)+1)
+	for _, s := range c.open {
+		replicas = append(replicas, s.replica)
+	}
+	if c.names != nil {
+		replicas = append(replicas, c.names.replica)
+	}
+	c.mu.Unlock()
+	for _, r := range replicas {
+		if _, err := r.State(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func errStopped() error { return wire.Errorf(wire.Offline, "the node has stopped") }

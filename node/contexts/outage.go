@@ -335,6 +335,14 @@ func isAway(err error) bool {
 	return errors.Is(err, wire.ErrOffline) || errors.Is(err, wire.ErrTimeout) || errors.Is(err, wire.ErrUnavailable) && !isUnusable(err)
 }
 
+// Kept is how many writes are journalled, and how many notices there are of those that
+// were not made.
+func (c *Contexts) Kept() (journalled, overwritten int) {
+	c.outages.mu.Lock()
+	defer c.outages.mu.Unlock()
+	return int(c.outages.waiting.Load()), len(c.outages.notices)
+}
+
 // refuses is why an operation cannot be journalled.
 func (c *Contexts) refuses(o *op, name string, why error) error {
 	switch {

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/weft-fabric/weft/node/statedir"
 )
 
 // userName is the one NATS user of an embedded server.
@@ -195,7 +197,7 @@ func newPassword() string {
 func (c Credentials) write(file string) error {
 	data, err := json.MarshalIndent(c, "", "  ")
 	if err == nil {
-		err = writeFile(file, append(data, '\n'))
+		err = statedir.Replace(file, append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("embedded: credentials: %w", err)
@@ -217,46 +219,6 @@ func secureDir(dir string) error {
 		return &sentence{ErrPermissions, fmt.Sprintf("credentials: every user may write in %s: chmod 700 %s", dir, dir)}
 	}
 	return nil
-}
-
-// writeFile replaces a file whole, mode 0600, so that a reader or a crash sees
-// the old one or the new one.
-func writeFile(file string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(file), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(file))
-	}
-	return err
-}
-
-// syncDir makes a rename last. Windows cannot and need not.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // alive says whether a process of that id exists. Ids are used again, so it is

@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/weft-fabric/weft/node/statedir"
 )
 
 // damage is why a store cannot be opened. With streams it concerns only these,
@@ -33,27 +36,34 @@ func (d *damage) Error() string {
 func (s *Server) open() error {
 	err := s.tryOpen()
 	d, ok := errors.AsType[*damage](err)
-	if !ok {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return unusable(err)
 	}
 	// Never set aside good data for a full disk or a missing right.
 	if text := surroundings(d.reason); text != "" {
-		return fmt.Errorf("embedded: store %s: %w", s.store.dir, d)
+		err := fmt.Errorf("embedded: store %s: %w", s.store.dir, d)
+		if text == syscall.EACCES.Error() || text == syscall.EPERM.Error() {
+			return err
+		}
+		return unusable(err)
 	}
 	if err := s.store.probe(); err != nil {
-		return fmt.Errorf("embedded: store %s: %w", s.store.dir, err)
+		return unusable(fmt.Errorf("embedded: store %s: %w", s.store.dir, err))
 	}
 	lost, size := s.store.inventory(d)
 	path, err := s.store.setAside(d)
 	if err != nil {
-		return fmt.Errorf("embedded: store %s: %w; it could not be set aside: %w", s.store.dir, d, err)
+		return unusable(fmt.Errorf("embedded: store %s: %w; it could not be set aside: %w", s.store.dir, d, err))
 	}
-	s.damaged = path
+	s.damaged, s.lost = path, lost
 	s.cfg.Logger.Error("the store could not be opened; the damaged part was set aside and is not in use",
 		slog.String("moved_to", path), slog.String("reason", d.reason),
 		slog.Bool("whole_store", len(d.streams) == 0), slog.Any("streams", lost), slog.Int64("bytes", size))
 	if err := s.tryOpen(); err != nil {
-		return fmt.Errorf("embedded: store %s: also after the damaged part was moved to %s: %w", s.store.dir, path, err)
+		return unusable(fmt.Errorf("embedded: store %s: also after the damaged part was moved to %s: %w", s.store.dir, path, err))
 	}
 	return nil
 }
@@ -181,7 +191,7 @@ func (s *store) setAside(d *damage) (string, error) {
 		if err := os.Rename(s.jetstream(), to); err != nil {
 			return "", err
 		}
-		return to, syncDir(s.dir)
+		return to, statedir.SyncDir(s.dir)
 	}
 	parent := filepath.Join(to, account, "streams")
 	if err := os.MkdirAll(parent, 0o700); err != nil {
@@ -192,5 +202,5 @@ func (s *store) setAside(d *damage) (string, error) {
 			return "", err
 		}
 	}
-	return to, errors.Join(syncDir(parent), syncDir(s.jetstream(account, "streams")), syncDir(s.dir))
+	return to, errors.Join(statedir.SyncDir(parent), statedir.SyncDir(s.jetstream(account, "streams")), statedir.SyncDir(s.dir))
 }

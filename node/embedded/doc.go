@@ -40,8 +40,7 @@
 //	  jetstream/         0700  nats-server's
 //	  jetstream.damaged-<UTC time>/   what could not be opened, same layout
 //	  jetstream.opening/ 0700  hard links to the streams while they are opened
-//	  lock               0600  held while the server runs; never removed
-//	  holder             0600  JSON {node, pid, started}: who holds the lock
+//	  lock, holder             package statedir's
 //	<Credentials>/       0700  (an existing directory must not be writable by all)
 //	  <host>-<port>.json 0600  JSON {url, user, password, node, pid}
 //
@@ -61,11 +60,13 @@
 // others keep their data. Both are logged as an error and told by
 // [Server.Damaged]. Nothing is deleted, although nats-server itself deletes a
 // stream whose message store it cannot open: hard links made before every start
-// bring it back. A disk that is full, a missing right or too many open files are
-// errors of Start and leave the store as it is. Streams that nats-server keeps offline
+// bring it back. A disk that is full or broken, or too many open files, is
+// [ErrStoreUnusable], with which a node goes on without a server and tries again; it and a
+// missing right leave the store as it is. Streams that nats-server keeps offline
 // because a newer version wrote them stay where they are. What nats-server does
 // not notice this package does not either: a message block with flipped or
-// missing bytes is opened without the messages in them.
+// missing bytes is opened without the messages in them. A fatal error of nats-server
+// after the start ends nothing; [Server.Failed] tells.
 //
 // # Concurrency
 //

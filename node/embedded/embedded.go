@@ -14,6 +14,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/weft-fabric/weft/node/statedir"
 )
 
 // Config says what a server keeps, where, and who may reach it. The zero value
@@ -22,6 +24,9 @@ type Config struct {
 	// Store is the directory for JetStream and the lock; "" means a temporary
 	// directory that Shutdown removes.
 	Store string
+	// State is the directory instead of Store, if the node has opened it already; it
+	// stays open.
+	State *statedir.Dir
 	// Listen is the loopback host:port for further nodes and plain NATS
 	// clients; "" or "off" means nobody. With port 0 the system chooses, and
 	// Shutdown removes the credentials file.
@@ -52,7 +57,9 @@ type Server struct {
 	creds     Credentials
 	credsFile string // "" until written
 	damaged   string
+	lost      []string // streams in damaged
 	stop      sync.Once
+	done      chan struct{} // closed when the server is being shut down
 }
 
 // Start locks the store, starts nats-server, connects in process and calls
@@ -73,7 +80,7 @@ func Start(ctx context.Context, cfg Config, provision func(ctx context.Context, 
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("embedded: start: %w", err)
 	}
-	s := &Server{cfg: cfg, addr: addr, ephemeral: addr.port == 0}
+	s := &Server{cfg: cfg, addr: addr, ephemeral: addr.port == 0, done: make(chan struct{})}
 	if err := s.start(ctx, provision); err != nil {
 		s.Shutdown()
 		return nil, err
@@ -84,7 +91,7 @@ func Start(ctx context.Context, cfg Config, provision func(ctx context.Context, 
 func (s *Server) start(ctx context.Context, provision func(context.Context, *nats.Conn) error) (err error) {
 	// First the store, since a second "up" of the same node finds both taken
 	// and the holder's name is the better answer.
-	if s.store, err = openStore(s.cfg.Store, s.cfg.Holder); err != nil {
+	if s.store, err = openStore(s.cfg.State, s.cfg.Store, s.cfg.Holder); err != nil {
 		return err
 	}
 	if err := s.addr.probe(ctx); err != nil {
@@ -221,10 +228,27 @@ func (s *Server) Credentials() Credentials { return s.creds }
 // was moved to at this start; "" if all was well.
 func (s *Server) Damaged() string { return s.damaged }
 
+// Lost names the streams in what was moved to Damaged, as far as they have names.
+func (s *Server) Lost() []string { return s.lost }
+
+// Failed is closed when nats-server gives up while it runs, which would end a
+// process of its own; it may go on in part.
+func (s *Server) Failed() <-chan struct{} { return s.log.failed }
+
+// Failure is what nats-server said when it gave up, "" if it has not.
+func (s *Server) Failure() string { return s.log.fatal() }
+
+// Done is closed when Shutdown begins.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// InProcessConn connects to the server; it is what nats.InProcessServer asks for.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.ns.InProcessConn() }
+
 // Shutdown stops the server, waits for its goroutines and releases the store.
 // It may be called more than once; every call returns when it is done.
 func (s *Server) Shutdown() {
 	s.stop.Do(func() {
+		close(s.done)
 		// While the port is still ours: afterwards the file may be another's.
 		s.retireCredentials()
 		if s.ns != nil {

@@ -14,6 +14,9 @@ var (
 	// ErrPermissions says that other users could read a credentials file, or
 	// put one into its directory.
 	ErrPermissions = errors.New("embedded: permissions too open")
+	// ErrStoreUnusable says that the store cannot be opened, nor a fresh one made in
+	// its place: the disk is full, read-only or broken. That may pass.
+	ErrStoreUnusable = errors.New("embedded: store cannot be used")
 )
 
 // sentence is an error whose text stands by itself, for people, while
@@ -25,3 +28,9 @@ type sentence struct {
 
 func (e *sentence) Error() string { return e.text }
 func (e *sentence) Unwrap() error { return e.kind }
+
+// kinds is an error of two kinds.
+type kinds [2]error
+
+func (e kinds) Error() string   { return e[1].Error() }
+func (e kinds) Unwrap() []error { return e[:] }

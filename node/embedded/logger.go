@@ -16,7 +16,8 @@ const notesKept = 64
 // process: nats-server returns from Start or AcceptLoop right after calling it,
 // and both are called synchronously, so the caller asks fatal() afterwards.
 type logger struct {
-	log *slog.Logger
+	log    *slog.Logger
+	failed chan struct{} // closed by the first fatal text after the start
 
 	mu       sync.Mutex // guards all below; never held while logging
 	starting bool
@@ -24,7 +25,9 @@ type logger struct {
 	fatals   string   // the first fatal text
 }
 
-func newLogger(log *slog.Logger) *logger { return &logger{log: log, starting: true} }
+func newLogger(log *slog.Logger) *logger {
+	return &logger{log: log, starting: true, failed: make(chan struct{})}
+}
 
 // Noticef is nats-server's information; at debug level here, since a node has its own.
 func (l *logger) Noticef(format string, v ...any) { l.emit(slog.LevelDebug, format, v) }
@@ -54,6 +57,9 @@ func (l *logger) Fatalf(format string, v ...any) {
 	starting := l.starting
 	if l.fatals == "" {
 		l.fatals = fmt.Sprintf(format, v...)
+		if !starting {
+			close(l.failed)
+		}
 	}
 	l.mu.Unlock()
 	if !starting {

@@ -1,17 +1,17 @@
 package embedded
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+	"syscall"
 
-	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/weft-fabric/weft/node/statedir"
 )
 
 // account is the account that all clients of an embedded server are in.
@@ -19,50 +19,53 @@ const account = "$G"
 
 // store is a locked store directory.
 type store struct {
-	dir       string
-	temporary bool
-	lock      *flock.Flock
+	dir   string
+	state *statedir.Dir
+	ours  bool // state is, and ends with the store
 }
 
-// holder is the content of the file beside the lock. The lock decides; this
-// only tells a second node whom to blame, and a stale one means nothing.
-type holder struct {
-	Node    string    `json:"node"`
-	PID     int       `json:"pid"`
-	Started time.Time `json:"started"`
-}
-
-// openStore makes and locks the directory; "" makes a temporary one.
-func openStore(dir, node string) (_ *store, err error) {
-	s := &store{dir: dir, temporary: dir == ""}
-	if s.temporary {
-		s.dir, err = os.MkdirTemp("", "weft-")
-	} else if s.dir, err = filepath.Abs(dir); err == nil {
-		err = os.MkdirAll(s.dir, 0o700)
+// openStore takes a directory that the node has opened, or makes and locks one; ""
+// makes a temporary one.
+func openStore(state *statedir.Dir, dir, node string) (_ *store, err error) {
+	s := &store{state: state, ours: state == nil}
+	if s.ours {
+		if s.state, err = OpenState(dir, node); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("embedded: store: %w", err)
-	}
-	lock := flock.New(s.path("lock"), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
-	locked, err := lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("embedded: store %s: lock: %w", s.dir, err)
-	}
-	if !locked {
-		return nil, s.inUse()
-	}
-	s.lock = lock
-	data, err := json.Marshal(holder{node, os.Getpid(), time.Now().UTC()})
-	if err == nil {
-		err = writeFile(s.path("holder"), append(data, '\n'))
-	}
-	if err == nil {
-		err = s.probe()
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded: store %s: %w", s.dir, err), s.close())
+	s.dir = s.state.Path()
+	if err := s.probe(); err != nil {
+		return nil, errors.Join(unusable(fmt.Errorf("embedded: store %s: %w", s.dir, err)), s.close())
 	}
 	return s, nil
+}
+
+// OpenState makes and locks a node's state directory, which [Config.State] takes. Its
+// errors are those of [Start].
+func OpenState(dir, node string) (*statedir.Dir, error) {
+	state, err := statedir.Open(dir, node)
+	if in, ok := errors.AsType[*statedir.InUseError](err); ok {
+		who := "another node"
+		if in.Holder.Node != "" {
+			who = fmt.Sprintf("node %q (pid %d)", in.Holder.Node, in.Holder.PID)
+		}
+		return nil, &sentence{ErrStoreInUse, fmt.Sprintf("store %s is in use by %s: stop it, or give this one another --store", in.Path, who)}
+	}
+	if err != nil {
+		return nil, unusable(fmt.Errorf("embedded: store %s: %w", dir, err))
+	}
+	return state, nil
+}
+
+// unusable marks an error that is neither about a missing right nor about a place that
+// cannot be one for a store: both are for a person to decide.
+func unusable(err error) error {
+	for _, e := range []error{fs.ErrPermission, syscall.ENOTDIR, syscall.ENAMETOOLONG, syscall.EINVAL} {
+		if errors.Is(err, e) {
+			return err
+		}
+	}
+	return &sentence{kinds{ErrStoreUnusable, err}, err.Error()}
 }
 
 func (s *store) path(elem ...string) string {
@@ -72,15 +75,6 @@ func (s *store) path(elem ...string) string {
 // jetstream is where nats-server keeps its files; it appends the name itself.
 func (s *store) jetstream(elem ...string) string {
 	return s.path(append([]string{server.JetStreamStoreDir}, elem...)...)
-}
-
-func (s *store) inUse() error {
-	who := "another node"
-	var h holder
-	if data, err := os.ReadFile(s.path("holder")); err == nil && json.Unmarshal(data, &h) == nil {
-		who = fmt.Sprintf("node %q (pid %d)", h.Node, h.PID)
-	}
-	return &sentence{ErrStoreInUse, fmt.Sprintf("store %s is in use by %s: stop it, or give this one another --store", s.dir, who)}
 }
 
 // probe writes and syncs a block where nats-server will write, so that a full
@@ -129,16 +123,10 @@ func (s *store) streams() ([]string, error) {
 	return names, nil
 }
 
-// close releases the lock, and with it the directory if it is temporary. The
-// lock file stays: removing it would let two servers lock two files of one name.
+// close gives the directory back.
 func (s *store) close() error {
-	err := os.Remove(s.path("holder"))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	if !s.ours {
+		return nil
 	}
-	err = errors.Join(err, s.lock.Unlock())
-	if s.temporary {
-		err = errors.Join(err, os.RemoveAll(s.dir))
-	}
-	return err
+	return s.state.Close()
 }

@@ -65,6 +65,7 @@ type Journal struct {
 	size   int64  // of the file, up to which it is good
 	broken bool   // the file is to be written anew before anything else
 	late   []byte // deletes that are not on the disk yet
+	lost   []byte // what could not be read, until it is kept in a file of its own
 }
 
 // commit is what goes to the disk together.
@@ -76,7 +77,8 @@ type commit struct {
 }
 
 // Open opens or makes a journal whose records may have limit bytes together, and returns
-// the records in the order in which they were first put. Damage is logged.
+// the records in the order in which they were first put. Damage is logged. A disk that can
+// be read but not written is no error: writes are refused until it can.
 func Open(path string, limit int64, log *slog.Logger) (*Journal, []Record, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -87,17 +89,11 @@ func Open(path string, limit int64, log *slog.Logger) (*Journal, []Record, error
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("journal: %w", err)
 	}
-	lost := j.load(data)
-	if len(lost) > 0 {
-		to := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-		err := writeSynced(to, lost)
-		log.Error("a part of the journal cannot be read", slog.String("journal", path), slog.Int("bytes", len(lost)), slog.String("kept_in", to), slog.Any("error", err))
-		if err != nil {
-			return nil, nil, typed(err)
-		}
+	if j.lost = j.load(data); len(j.lost) > 0 {
+		log.Error("a part of the journal cannot be read", slog.String("journal", path), slog.Int("bytes", len(j.lost)))
 	}
 	if err := j.rewrite(); err != nil {
-		return nil, nil, typed(err)
+		log.Warn("the journal cannot be written for now", slog.String("journal", path), slog.Any("error", err))
 	}
 	list := make([]Record, 0, len(j.records))
 	for _, key := range j.order {
@@ -347,6 +343,14 @@ func (j *Journal) rewrite() error {
 	}
 	j.mu.Unlock()
 	j.broken = true
+	if len(j.lost) > 0 {
+		to := j.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
+		if err := writeSynced(to, j.lost); err != nil {
+			return err
+		}
+		j.log.Error("the damaged part of the journal is kept", slog.String("file", to))
+		j.lost = nil
+	}
 	next := j.path + ".new"
 	if err := writeSynced(next, data); err != nil {
 		return errors.Join(err, os.Remove(next))

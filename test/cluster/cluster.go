@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -145,6 +146,33 @@ func (c *Cluster) Stop(i int) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	}
+}
+
+// Store is the store directory of server i.
+func (c *Cluster) Store(i int) string { return c.opts[i].StoreDir }
+
+// Messages is where server i, which is stopped, has the messages of a stream.
+func (c *Cluster) Messages(i int, stream string) string {
+	return filepath.Join(c.Store(i), server.JetStreamStoreDir, "$G", "streams", stream, "msgs")
+}
+
+// Count is how many messages of a stream server i has.
+func (c *Cluster) Count(i int, stream string) int {
+	c.t.Helper()
+	c.mu.Lock()
+	s := c.up[i]
+	c.mu.Unlock()
+	detail, err := s.JszAccount(&server.JSzOptions{Account: "$G", Streams: true})
+	if err != nil {
+		c.t.Fatalf("server %d: %v", i, err)
+	}
+	for _, d := range detail.Streams {
+		if d.Name == stream {
+			return int(d.State.Msgs)
+		}
+	}
+	c.t.Fatalf("server %d has no stream %s", i, stream)
+	return 0
 }
 
 // Cut closes the connections of all clients whose name begins with prefix and

@@ -1,0 +1,452 @@
+package kv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weft-fabric/weft/alarm"
+	"github.com/weft-fabric/weft/wire"
+)
+
+const (
+	// auditEvery is how often the messages of all replicas are counted, and auditSoon
+	// when again after a doubt.
+	auditEvery = 20 * time.Second
+	auditSoon  = 4 * time.Second
+	// auditTries bounds the requests that are made until every replica has answered:
+	// a server picks one of them at random.
+	auditTries = 12
+	// condemnAfter is how long a replica has to lack messages, without catching up,
+	// until it counts as damaged.
+	condemnAfter = 8 * time.Second
+	// choiceTries is how often a page is asked for until a replica answers that may.
+	choiceTries = 24
+	// lagFor is how long a replica may take for the newest writes.
+	lagFor    = 500 * time.Millisecond
+	traceWait = 250 * time.Millisecond
+	traceMost = 64
+)
+
+// shortError says that a replica answered with less than the leader has, although
+// nothing was written meanwhile.
+type shortError struct{ error }
+
+func (e shortError) Unwrap() error { return e.error }
+
+// errUnreadable is a replica's answer that it cannot read what it has.
+var errUnreadable = errors.New("it cannot read what it has")
+
+// tailError says that the leader has less than is known to have been written.
+type tailError struct {
+	leader, seen uint64
+	err          error
+}
+
+func (e *tailError) Error() string { return e.err.Error() }
+func (e *tailError) Unwrap() error { return e.err }
+
+func (b *Bucket) newTailError(leader, seen uint64) *tailError {
+	return &tailError{leader, seen, wire.Errorf(wire.Unavailable, "stream %s: the leader has writes up to %d, others were seen up to %d", b.name.Stream(), leader, seen)}
+}
+
+// health is what the readers of a bucket know of the replicas of its stream.
+type health struct {
+	auditing sync.Mutex // held while messages are counted
+
+	mu       sync.Mutex
+	replicas map[*Replica]struct{} // ours, which follow
+	next     time.Time             // when to count again
+	hushed   int                   // how often in a row not all have answered
+	leader   string
+	servers  []string // that can answer, the leader first
+	offline  []string // that cannot
+	created  time.Time
+	suspects map[string]*suspect // by server
+	// tail says that the leader has lost writes that others may still have: then
+	// only what the leader has counts.
+	tail bool
+	// untraced says that servers do not tell who has answered.
+	untraced bool
+}
+
+// suspect is a server that lacks messages.
+type suspect struct {
+	since   time.Time
+	lacks   uint64
+	certain bool
+}
+
+// Report makes the bucket and its replicas raise their alarms there. It must be called
+// before anything else.
+func (b *Bucket) Report(alarms *alarm.Set) { b.alarms = alarms }
+
+// learnServers notes who has the stream.
+func (b *Bucket) learnServers(info *jetstream.StreamInfo) {
+	h := &b.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if info.Config.Name != b.name.Stream() {
+		return // of another stream of the realm
+	}
+	if !h.created.Equal(info.Created) {
+		h.created, h.tail = info.Created, false
+		h.suspects = map[string]*suspect{}
+		b.alarms.Clear(b, alarm.TailLost, b.name.Stream(), "")
+		b.alarms.Clear(b, alarm.ReplicaDamaged, b.name.Stream(), "")
+	}
+	was := h.offline
+	h.leader, h.servers, h.offline = b.link.Conn().ConnectedServerName(), nil, nil
+	if c := info.Cluster; c != nil {
+		if c.Leader != "" {
+			h.leader = c.Leader
+		}
+		for _, p := range c.Replicas {
+			switch {
+			case p.Offline:
+				h.offline = append(h.offline, p.Name)
+			default:
+				h.servers = append(h.servers, p.Name)
+				if slices.Contains(was, p.Name) {
+					h.next, h.hushed = time.Time{}, 0 // who knows what it has left
+				}
+			}
+		}
+	}
+	h.servers = append([]string{h.leader}, h.servers...)
+}
+
+// candidates names every server that can have answered.
+func (h *health) candidates() string { return strings.Join(h.servers, ", ") }
+
+// choosy says whether it matters which replica answers.
+func (h *health) choosy() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.tail || len(h.suspects) > 0
+}
+
+// takes says whether an answer of a server counts; "" is an unknown one.
+func (h *health) takes(server string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case server == "":
+		return true
+	case h.tail:
+		return server == h.leader
+	default:
+		return h.suspects[server] == nil
+	}
+}
+
+func (h *health) isTail() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.tail
+}
+
+// doubt makes the next audit come soon.
+func (h *health) doubt() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.next = time.Time{}
+}
+
+func (h *health) add(r *Replica) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.replicas[r] = struct{}{}
+}
+
+func (h *health) remove(r *Replica) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.replicas, r)
+}
+
+// refresh makes all replicas read again.
+func (h *health) refresh(why string) {
+	h.mu.Lock()
+	replicas := slices.Collect(maps.Keys(h.replicas))
+	h.mu.Unlock()
+	for _, r := range replicas {
+		r.Refresh(why)
+	}
+}
+
+// lost notes that the leader has lost the last writes.
+func (b *Bucket) lost(cut, seen uint64) {
+	h := &b.health
+	h.mu.Lock()
+	if h.tail {
+		h.mu.Unlock()
+		return
+	}
+	h.tail = true
+	leader := h.leader
+	h.mu.Unlock()
+	b.alarms.Raise(b, alarm.Alarm{
+		Kind: alarm.TailLost, Stream: b.name.Stream(), Server: leader,
+		Text: "the leader has lost the writes after sequence " + strconv.FormatUint(cut, 10) + ", which were seen up to " + strconv.FormatUint(seen, 10) +
+			"; contexts go on from what it has left",
+	})
+	h.refresh("the leader has lost writes")
+}
+
+// audit counts the messages of all replicas when it is time: one that has fewer than
+// another has lost some, which nothing else of NATS shows.
+func (b *Bucket) audit(ctx context.Context) {
+	h := &b.health
+	h.auditing.Lock()
+	defer h.auditing.Unlock()
+	h.mu.Lock()
+	due := !time.Now().Before(h.next)
+	h.mu.Unlock()
+	if !due {
+		return
+	}
+	wait, hushed := auditEvery, 0
+	lacks, most, all, err := b.lacks(ctx)
+	if err == nil && slices.Max(slices.Collect(maps.Values(lacks))) > 0 && pause(ctx, lagFor) {
+		before := lacks
+		if lacks, most, all, err = b.lacks(ctx); err == nil {
+			for server, n := range lacks {
+				lacks[server] = min(n, before[server]) // it was late with the newest writes
+			}
+		}
+	}
+	switch {
+	case err != nil:
+		wait = auditSoon
+	case !b.judge(lacks, most):
+		wait = auditSoon
+	case !all:
+		h.mu.Lock()
+		hushed = h.hushed + 1
+		h.mu.Unlock()
+		wait = min(auditSoon<<min(hushed-1, 10), auditEvery)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hushed, h.next = hushed, time.Now().Add(wait)
+}
+
+// errMoving is when something was written while messages were counted.
+var errMoving = errors.New("the stream has changed")
+
+// lacks is how many messages each replica has less than the one with the most, while
+// nothing changes. all says whether every one has answered that can.
+func (b *Bucket) lacks(ctx context.Context) (lacks map[string]uint64, most uint64, all bool, err error) {
+	counts, all, err := b.counts(ctx)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	most = slices.Max(slices.Collect(maps.Values(counts)))
+	for server, n := range counts {
+		counts[server] = most - n
+	}
+	return counts, most, all, nil
+}
+
+// counts is how many messages each replica has.
+func (b *Bucket) counts(ctx context.Context) (counts map[string]uint64, all bool, err error) {
+	for range snapshotTries {
+		before, err := b.info(ctx, "")
+		if err != nil {
+			return nil, false, err
+		}
+		h := &b.health
+		h.mu.Lock()
+		leader, servers := h.leader, slices.Clone(h.servers)
+		h.mu.Unlock()
+		counts = map[string]uint64{leader: before.State.Msgs}
+		for try := 0; try < auditTries && len(counts) < len(servers); try++ {
+			server, n, err := b.size(ctx)
+			if err != nil {
+				continue // of a replica that has gone, or does not answer
+			}
+			if server == "" {
+				server = strings.Join(servers, ", ")
+			}
+			if old, ok := counts[server]; ok {
+				n = min(n, old)
+			}
+			counts[server] = n
+		}
+		if len(servers) == 1 {
+			return counts, true, nil
+		}
+		after, err := b.info(ctx, "")
+		if err != nil {
+			return nil, false, err
+		}
+		if after.State.LastSeq == before.State.LastSeq && after.State.Msgs == before.State.Msgs && after.Created.Equal(before.Created) {
+			return counts, len(counts) >= len(servers), nil
+		}
+	}
+	return nil, false, errMoving
+}
+
+// size is how many messages the replica has that answers.
+func (b *Bucket) size(ctx context.Context) (server string, n uint64, err error) {
+	server, err = b.directFrom(ctx, string(b.name.DirectGet()), []byte(`{"seq":1,"next_by_subj":">","batch":1}`), 3, func(m *nats.Msg) (bool, error) {
+		switch s := status(m); {
+		case s == "" && m.Header.Get(hdrSubject) != "":
+			pending, err := strconv.ParseUint(last(m, hdrNumPending), 10, 64)
+			n = pending + 1
+			return false, err
+		case s == "204", s == "404":
+			return true, nil
+		default:
+			_, err := b.answer(m)
+			return true, err
+		}
+	})
+	return server, n, err
+}
+
+// judge takes what the replicas lack that have answered, and says whether there is no
+// doubt left.
+func (b *Bucket) judge(lacks map[string]uint64, most uint64) (clear bool) {
+	h := &b.health
+	stream, now, why := b.name.Stream(), time.Now(), ""
+	h.mu.Lock()
+	for server := range h.suspects {
+		// It has caught up, has the stream no more, or is down.
+		if n, answered := lacks[server]; answered && n == 0 || !answered && !slices.Contains(h.servers, server) && !strings.Contains(server, ", ") {
+			delete(h.suspects, server)
+			b.alarms.Clear(b, alarm.ReplicaDamaged, stream, server)
+		}
+	}
+	for server, n := range lacks {
+		s := h.suspects[server]
+		switch {
+		case n == 0:
+		case s == nil:
+			h.suspects[server] = &suspect{since: now, lacks: n}
+			why = "a replica lacks messages" // what it has answered so far may be old
+		case s.certain:
+		case n < s.lacks: // it catches up
+			s.since, s.lacks = now, n
+		case now.Sub(s.since) >= condemnAfter:
+			s.certain = true
+			b.alarms.Raise(b, alarm.Alarm{
+				Kind: alarm.ReplicaDamaged, Stream: stream, Server: server,
+				Text: "the replica lacks " + strconv.FormatUint(n, 10) + " of " + strconv.FormatUint(most, 10) +
+					" messages that another has, and does not get them back by itself; what it answers is not used. Take it out of the stream and in again",
+			})
+		}
+	}
+	clear = true
+	for _, s := range h.suspects {
+		clear = clear && s.certain
+	}
+	h.mu.Unlock()
+	if why != "" {
+		h.refresh(why)
+	}
+	return clear
+}
+
+// directFrom is direct, and says which server has answered; "" if that cannot be
+// found out. NATS traces the request for that: every server that it passed tells
+// to whom it gave it.
+func (b *Bucket) directFrom(ctx context.Context, subject string, body []byte, limit int, h func(*nats.Msg) (bool, error)) (server string, err error) {
+	b.health.mu.Lock()
+	untraced := b.health.untraced
+	b.health.mu.Unlock()
+	if untraced {
+		return "", b.direct(ctx, subject, body, limit, h)
+	}
+	nc := b.link.Conn()
+	inbox := nc.NewInbox()
+	events := make(chan *nats.Msg, traceMost)
+	sub, err := nc.ChanSubscribe(inbox, events)
+	if err != nil {
+		return "", typed(err, b.name.Stream(), b.realm)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is gone
+	answered := false
+	// A trace that these credentials may not ask for ends the whole request.
+	err = b.link.Do(ctx, inbox, func(ctx context.Context) error {
+		return b.ask(ctx, &nats.Msg{Subject: subject, Data: body, Header: nats.Header{hdrTraceDest: {inbox}}}, limit, func(m *nats.Msg) (bool, error) {
+			answered = true
+			return h(m)
+		})
+	})
+	if errors.Is(err, wire.ErrDenied) && !answered {
+		b.health.mu.Lock()
+		b.health.untraced = true
+		b.health.mu.Unlock()
+		return "", b.direct(ctx, subject, body, limit, h)
+	}
+	if err != nil {
+		return "", err
+	}
+	return answerer(events), nil
+}
+
+// trace is what a server says of a request that has passed it.
+type trace struct {
+	Server struct {
+		Name string `json:"name"`
+	} `json:"server"`
+	Hops   int `json:"hops"`
+	Events []struct {
+		Type string `json:"type"`
+		Kind int    `json:"kind"`
+	} `json:"events"`
+}
+
+// isPassedOn says whether the server gave the request to another.
+func (t *trace) isPassedOn() bool {
+	for _, e := range t.Events {
+		if e.Type == "eg" && (e.Kind == 1 || e.Kind == 2 || e.Kind == 4) { // a route, gateway or leaf node
+			return true
+		}
+	}
+	return false
+}
+
+// isFirst says whether the request came to the server from a client.
+func (t *trace) isFirst() bool {
+	return len(t.Events) > 0 && t.Events[0].Type == "in" && t.Events[0].Kind == 0
+}
+
+// answerer is the one server that did not pass a request on, "" if that is not clear.
+func answerer(events <-chan *nats.Msg) (server string) {
+	timeout := time.NewTimer(traceWait)
+	defer timeout.Stop()
+	found, seen, due, begun := 0, 0, 1, false
+	for ; seen < due || !begun; seen++ {
+		select {
+		case m := <-events:
+			var t trace
+			if err := json.Unmarshal(m.Data, &t); err != nil {
+				return ""
+			}
+			due += t.Hops
+			begun = begun || t.isFirst()
+			if !t.isPassedOn() {
+				server = t.Server.Name
+				found++
+			}
+		case <-timeout.C:
+			return ""
+		}
+	}
+	if found != 1 {
+		return "" // somebody else listens to requests, too
+	}
+	return server
+}

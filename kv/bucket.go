@@ -30,6 +30,7 @@ const (
 	hdrScheduleTarget = "Nats-Schedule-Target"
 	hdrScheduleTTL    = "Nats-Schedule-TTL"
 	hdrScheduler      = "Nats-Scheduler"
+	hdrSource         = "Nats-Stream-Source"
 	hdrSequence       = "Nats-Sequence"
 	hdrSubject        = "Nats-Subject"
 	hdrTime           = "Nats-Time-Stamp"
@@ -60,6 +61,7 @@ type Bucket struct {
 	keyOf     func(subjects.Subject) (subjects.Key, error)
 	republish func(subjects.Key) subjects.Subject
 	foreign   atomic.Uint64
+	history   *History // nil for a bucket without
 
 	mu     sync.Mutex
 	server time.Time // the server's time ...
@@ -74,7 +76,9 @@ func Directory(l *link.Link, r subjects.Realm) *Bucket {
 
 // Contexts is the realm's context bucket.
 func Contexts(l *link.Link, r subjects.Realm) *Bucket {
-	return &Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish}
+	b := &Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish}
+	b.history = &History{bucket: b, stream: r.HistoryStream()}
+	return b
 }
 
 // Operation is what a write did to its key.
@@ -108,8 +112,11 @@ type Entry struct {
 	Name string
 	// WriteID and By are the headers Weft-Op and Weft-By, "" for foreign writers.
 	WriteID, By string
-	// AsOf and Compact are the headers Weft-As-Of and Weft-Compact, 0 for none.
-	AsOf, Compact uint64
+	// Who is the header Weft-Who.
+	Who Who
+	// AsOf, Compact and Read are the headers Weft-As-Of, Weft-Compact and Weft-Read,
+	// 0 for none.
+	AsOf, Compact, Read uint64
 	// TTL says that the server will expire this entry.
 	TTL bool
 	// Batch is the id of the batch that wrote the entry, "" for none, and
@@ -117,6 +124,8 @@ type Entry struct {
 	Batch    string
 	BatchSeq uint64
 	Commit   bool
+	// sent is the header Weft-Time.
+	sent time.Time
 	// bad is why a header cannot be read.
 	bad error
 }
@@ -137,8 +146,8 @@ func (e *Entry) value() (*Value, error) {
 	return v, err
 }
 
-// Verify checks server version, that the bucket exists, and its options. It
-// also learns the server's time.
+// Verify checks server version, that the bucket exists, and its options, and those
+// of its history. It also learns the server's time.
 func (b *Bucket) Verify(ctx context.Context) error {
 	if err := b.link.Online(); err != nil {
 		return err
@@ -151,22 +160,34 @@ func (b *Bucket) Verify(ctx context.Context) error {
 		return err
 	}
 	if d := differences(info.Config, b.want); len(d) > 0 {
-		return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s` (%w)", b.name.Stream(), strings.Join(d, ", "), b.realm, ErrNotProvisioned)
+		return wrongOptions(b.name.Stream(), d, b.realm)
+	}
+	if b.history != nil {
+		return b.history.verify(ctx)
 	}
 	return nil
+}
+
+func wrongOptions(stream string, differences []string, r subjects.Realm) error {
+	return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s` (%w)", stream, strings.Join(differences, ", "), r, ErrNotProvisioned)
 }
 
 // info asks the stream's leader; the subjects below a filter are counted if it
 // is given.
 func (b *Bucket) info(ctx context.Context, filter subjects.Subject) (*jetstream.StreamInfo, error) {
+	return b.infoOf(ctx, subjects.Stream(b.name.Stream()), filter, 0)
+}
+
+// infoOf is info of a stream of the realm, without the first subjects below the filter.
+func (b *Bucket) infoOf(ctx context.Context, stream subjects.Stream, filter subjects.Subject, offset int) (*jetstream.StreamInfo, error) {
 	var body []byte
 	if filter != "" {
-		body, _ = json.Marshal(map[string]subjects.Subject{"subjects_filter": filter}) // strings always encode
+		body, _ = json.Marshal(map[string]any{"subjects_filter": filter, "offset": offset}) // always encodes
 	}
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	sent := time.Now()
-	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(b.name.Info()), Data: body})
+	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(stream.Info()), Data: body})
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
 		jetstream.StreamInfo
@@ -178,7 +199,7 @@ func (b *Bucket) info(ctx context.Context, filter subjects.Subject) (*jetstream.
 		err = answer.Error
 	}
 	if err != nil {
-		return nil, typed(err, b.name.Stream(), b.realm)
+		return nil, typed(err, string(stream), b.realm)
 	}
 	b.learn(answer.TimeStamp, sent)
 	return &answer.StreamInfo, nil
@@ -375,7 +396,9 @@ func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
 
 // writer reads what the writer of an entry said.
 func (b *Bucket) writer(e *Entry, h nats.Header) {
-	e.WriteID, e.By = h.Get(wire.HeaderOp), h.Get(wire.HeaderBy)
+	e.WriteID, e.By, e.Who = h.Get(wire.HeaderOp), h.Get(wire.HeaderBy), parseWho(h.Get(wire.HeaderWho))
+	e.Read, _ = strconv.ParseUint(h.Get(wire.HeaderRead), 10, 64)    // the fold has no use for it
+	e.sent, _ = time.Parse(time.RFC3339Nano, h.Get(wire.HeaderTime)) // zero if it says nothing
 	e.TTL = h.Get(hdrTTL) != ""
 	if s := h.Get(wire.HeaderName); s != "" {
 		e.Name, _ = subjects.UnescapeName(s) // whoever uses it holds it against the hash

@@ -257,6 +257,11 @@ func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key
 // direct sends a Direct Get request and gives h its at most limit answers until
 // h says that it was the last.
 func (b *Bucket) direct(ctx context.Context, subject string, body []byte, limit int, h func(*nats.Msg) (done bool, err error)) error {
+	return b.directOf(ctx, b.name.Stream(), subject, body, limit, h)
+}
+
+// directOf is direct for another stream of the realm.
+func (b *Bucket) directOf(ctx context.Context, stream, subject string, body []byte, limit int, h func(*nats.Msg) (done bool, err error)) error {
 	nc := b.link.Conn()
 	err := b.link.Do(ctx, subject, func(ctx context.Context) error {
 		inbox := nc.NewInbox()
@@ -289,7 +294,7 @@ func (b *Bucket) direct(ctx context.Context, subject string, body []byte, limit 
 		}
 	})
 	if err != nil {
-		return typed(err, b.name.Stream(), b.realm)
+		return typed(err, stream, b.realm)
 	}
 	return nil
 }

@@ -71,6 +71,7 @@ type Contexts struct {
 	wg     sync.WaitGroup
 	stats  counters
 	count  atomic.Int64 // of contexts in the realm, below 0 if it is not known
+	age    atomic.Int64 // of the history, 0 if it is not limited or not known
 	keeper *keeper      // nil without a directory
 	keep   sync.Once
 
@@ -104,6 +105,9 @@ type Stats struct {
 	Unreadable  uint64 `json:"unreadable"`
 	// Ended are contexts that this node ended because of their lifetime.
 	Ended uint64 `json:"ended"`
+	// Unrecorded is how often the history had not recorded in time what a write was to
+	// take away: a compaction was put off, or an app's write was made all the same.
+	Unrecorded uint64 `json:"unrecorded"`
 	// Conflated is how many states slow watches were spared.
 	Conflated uint64 `json:"conflated"`
 	// Snapshots, Gaps and Caught are those of all replicas that are open.
@@ -111,7 +115,7 @@ type Stats struct {
 }
 
 type counters struct {
-	writes, refused, retried, conflicts, compactions, mended, unreadable, ended, conflated atomic.Uint64
+	writes, refused, retried, conflicts, compactions, mended, unreadable, ended, unrecorded, conflated atomic.Uint64
 }
 
 // New makes the contexts of a realm, offline until Connected is called.
@@ -194,6 +198,9 @@ func (c *Contexts) verify(follow bool) {
 			c.usable = err
 		}
 		c.mu.Unlock()
+		if age, err := c.bucket.History().Age(c.ctx); err == nil {
+			c.age.Store(int64(age))
+		}
 		if err == nil || !isUnusable(err) {
 			break
 		}
@@ -357,7 +364,7 @@ func (c *Contexts) Stats() Stats {
 	n := &c.stats
 	st := Stats{
 		Writes: n.writes.Load(), Refused: n.refused.Load(), Retried: n.retried.Load(), Conflicts: n.conflicts.Load(),
-		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Ended: n.ended.Load(), Conflated: n.conflated.Load(),
+		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Ended: n.ended.Load(), Unrecorded: n.unrecorded.Load(), Conflated: n.conflated.Load(),
 	}
 	c.mu.Lock()
 	open := slices.Collect(maps.Values(c.open))

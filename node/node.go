@@ -96,6 +96,14 @@ type (
 	ContextWatch = contexts.Watch
 	// ContextName says that a context was created or destroyed.
 	ContextName = contexts.NameEvent
+	// ContextPast is a context as it was.
+	ContextPast = contexts.Past
+	// ContextHistory is what was done to a context.
+	ContextHistory = contexts.History
+	// ContextHistoryEntry is one operation on a context, or a gap.
+	ContextHistoryEntry = contexts.HistoryEntry
+	// ContextHistoryQuery says which operations are wanted.
+	ContextHistoryQuery = contexts.HistoryQuery
 	// PathValue is a value for a path in a context.
 	PathValue = contexts.PathValue
 )
@@ -108,6 +116,16 @@ const (
 	ContextDestroyed = contexts.Destroyed
 	ContextOffline   = contexts.Offline
 	ContextOnline    = contexts.Online
+)
+
+// The kinds of entries of a history, and how many one answer can have.
+const (
+	ContextHistoryCreated    = contexts.HistoryCreated
+	ContextHistoryChanged    = contexts.HistoryChanged
+	ContextHistoryDestroyed  = contexts.HistoryDestroyed
+	ContextHistoryUnreadable = contexts.HistoryUnreadable
+	ContextHistoryGap        = contexts.HistoryGap
+	MaxContextHistory        = contexts.MaxHistory
 )
 
 // The parts of channels; see package channels.

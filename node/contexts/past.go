@@ -51,6 +51,18 @@ type Past struct {
 	Object *kv.Value
 }
 
+// Diff lists what leads to another moment of the context.
+func (p Past) Diff(to Past) []Change { return public(kv.Diff(p.Object, to.Object)) }
+
+// ServerTime is the present time of the server, by which the past is told; this
+// machine's while that is not known.
+func (a *App) ServerTime() time.Time {
+	if t, ok := a.c.bucket.ServerTime(); ok {
+		return t
+	}
+	return time.Now()
+}
+
 // At is what a context was at a sequence of the bucket: the Revision of a State, that
 // of a write, or the Sequence of an Entry. It is folded from the history. The error
 // has [kv.ErrNotRecorded] in its chain if that does not have all that is needed: it

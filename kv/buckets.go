@@ -140,7 +140,7 @@ func provision(ctx context.Context, js jetstream.JetStream, want jetstream.Strea
 			want.Name, have.Storage, want.Storage, want.Name, ErrNotProvisioned)
 	}
 	if len(want.Sources) > 0 {
-		have.Sources, have.DenyDelete, have.DenyPurge = want.Sources, true, true
+		have.Sources, have.MaxMsgSize, have.SubjectTransform = want.Sources, want.MaxMsgSize, nil
 		want.MaxAge = have.MaxAge
 	}
 	_, err = js.UpdateStream(ctx, merge(have, want))

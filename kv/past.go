@@ -16,8 +16,8 @@ const recordedWithin = 2 * time.Second
 type Past struct {
 	// Tree is the context, without any key if there was none.
 	Tree *Tree
-	// Sequence is the one of the bucket that was asked for, or the newest that there
-	// was. At is when the newest write in the context was made, zero if that is not
+	// Sequence is the one of the bucket that was asked for, or the newest before it at
+	// which no batch was half written. At is when the newest write in the context was made, zero if that is not
 	// known.
 	Sequence uint64
 	At       time.Time
@@ -40,7 +40,7 @@ func (h *History) At(ctx context.Context, context subjects.Token, sequence uint6
 		return nil, err
 	}
 	sequence = min(sequence, info.State.LastSeq)
-	s, err := h.reach(ctx, sequence)
+	s, err := h.reach(ctx, min(sequence+1, info.State.LastSeq)) // it may end inside of a batch
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +107,10 @@ func (h *History) at(ctx context.Context, s span, context subjects.Token, sequen
 	if err := h.complete(ctx, subjects.ContextKeys(context)); err != nil {
 		return nil, err
 	}
+	sequence, err := h.settled(ctx, s, sequence)
+	if err != nil {
+		return nil, err
+	}
 	p, err := h.fold(ctx, s, context, sequence)
 	if p == nil && err == nil {
 		p, err = h.later(ctx, s, context, sequence)
@@ -122,6 +126,24 @@ func (h *History) at(ctx context.Context, s span, context subjects.Token, sequen
 	}
 	p.Sequence = sequence
 	return p, h.metas(ctx, s, context, p)
+}
+
+// settled is a sequence, or what was there before the batch that it is inside of.
+func (h *History) settled(ctx context.Context, s span, sequence uint64) (uint64, error) {
+	end, ok, err := h.find(ctx, s, sequence)
+	if err != nil || !ok || end.at >= s.last.at {
+		return sequence, err
+	}
+	next, err := h.record(ctx, end.at+1)
+	if err != nil || !end.sameOperation(&next) {
+		return sequence, err
+	}
+	at, err := h.search(ctx, max(s.first.at, end.at-min(end.at, MaxBatch)), end.at, func(r Record) bool { return r.WriteID == end.WriteID })
+	if err != nil {
+		return sequence, err
+	}
+	first, err := h.record(ctx, at)
+	return first.Seq - 1, err
 }
 
 // why says why nothing is known of a sequence.

@@ -40,7 +40,7 @@ func (c *Contexts) checkpointEvery() time.Duration {
 type Past struct {
 	Name string
 	// Sequence is what was asked for, or the newest sequence of the bucket by the time
-	// that was; at most the newest there is.
+	// that was; before the batch, if that is inside of one.
 	Sequence uint64
 	// Exists says whether there was such a context then, and Revision what its revision
 	// was. Time is when that was written, zero if it is not known.

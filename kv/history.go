@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"sort"
 	"strconv"
@@ -309,22 +310,13 @@ func (h *History) complete(ctx context.Context, filter subjects.Key) error {
 
 // names are the subjects below a filter, and how many writes the leader has of each.
 func (h *History) names(ctx context.Context, filter subjects.Key) (map[string]uint64, error) {
-	var all map[string]uint64
+	all := map[string]uint64{}
 	for {
 		info, err := h.bucket.infoOf(ctx, h.stream, h.bucket.name.Subject(filter), len(all))
 		if err != nil {
 			return nil, err
 		}
-		if all == nil {
-			all = info.State.Subjects
-			if len(all) < maxDetails {
-				return all, nil
-			}
-			continue
-		}
-		for name, n := range info.State.Subjects {
-			all[name] = n
-		}
+		maps.Copy(all, info.State.Subjects)
 		if len(info.State.Subjects) < maxDetails {
 			return all, nil
 		}

@@ -95,7 +95,7 @@ func (c *contextHistoryCommand) Run(ctx context.Context, p *program) error {
 	case len(h.Entries) == 0:
 		p.printf("Nothing is recorded of context %s.", label(c.Name))
 	case h.More:
-		p.errorf("There is more before: --before %d.", h.Entries[0].Sequence)
+		p.errorf("There is more before: --before %d.", h.Entries[0].From)
 	}
 	return nil
 }

@@ -34,22 +34,24 @@ const (
 type HistoryEntry struct {
 	Kind HistoryKind
 	// Sequence is that of the operation's last write, by which [App.At] gives the
-	// object after it. Time is the server's, as the writer's node knew it.
-	Sequence uint64
-	Time     time.Time
+	// object after it, and From that of the first. Time is the server's, as the
+	// writer's node knew it.
+	From, Sequence uint64
+	Time           time.Time
 	// By is who wrote it, and Who the same for people, as the node of the app said. A
 	// plain NATS client is nobody.
 	By  Writer
 	Who kv.Who
 	// Changes are what was written: the value at Path is now Value, or is gone.
 	Changes []Change
-	// Of a gap: Missing of the writes with the sequences from From to Sequence.
-	From, Missing uint64
+	// Missing is how many of the writes from From to Sequence a gap lacks.
+	Missing uint64
 }
 
 // HistoryQuery says which operations are wanted: the newest Limit (100 unless given, at
 // most MaxHistory) of those at, above or below Path, at Since or later, at Until or
-// before, and with sequences below Before, which is for the page before an answer.
+// before, and with sequences below Before, which is the From of the first entry of an
+// answer for the page before it.
 type HistoryQuery struct {
 	Path         []string
 	Since, Until time.Time
@@ -182,7 +184,7 @@ func entry(op []kv.Record, was, exists bool, path []string) (e HistoryEntry, ok 
 		rooted = rooted || !k.Meta && len(k.Path) == 0
 	}
 	last := &op[len(op)-1]
-	e = HistoryEntry{Kind: HistoryChanged, Sequence: last.Seq, Time: last.Time, By: parseWriter(last.By), Who: last.Who}
+	e = HistoryEntry{Kind: HistoryChanged, From: op[0].Seq, Sequence: last.Seq, Time: last.Time, By: parseWriter(last.By), Who: last.Who}
 	changes, err := kv.Changed(entries)
 	switch {
 	case err != nil:

@@ -331,6 +331,7 @@ func (s *shared) planFresh(f *flight, again bool) error {
 		return err
 	}
 	writes, err := s.plan(o, t)
+	s.label(writes, o)
 	if again && o.task == destroy && o.ifRevision == nil {
 		// Others go on writing below the root. What they write does not show
 		// without it; a compaction takes it away.
@@ -375,7 +376,6 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 	default:
 		writes, err = t.Plan(o.edits)
 	}
-	s.label(writes, o)
 	return writes, err
 }
 

@@ -366,15 +366,16 @@ func (b *Bucket) Count(ctx context.Context, filter subjects.Key) (int, error) {
 // republished writes; they are ignored.
 func (b *Bucket) Foreign() uint64 { return b.foreign.Load() }
 
-// entry reads a message of the republish subject or of Direct Get.
+// entry reads a message of the republish subject or of Direct Get. At a subject that is
+// no key the entry has none, and the error is [subjects.ErrBadName].
 func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
-	key, err := b.keyOf(subjects.Subject(last(m, hdrSubject)))
-	if err != nil {
-		return Entry{}, fmt.Errorf("kv: %w", err)
-	}
+	key, noKey := b.keyOf(subjects.Subject(last(m, hdrSubject)))
 	seq, err := strconv.ParseUint(last(m, hdrSequence), 10, 64)
 	if err != nil {
 		return Entry{}, fmt.Errorf("kv: %s without a sequence: %w", key, err)
+	}
+	if noKey != nil {
+		return Entry{Seq: seq}, fmt.Errorf("kv: %w", noKey)
 	}
 	e := Entry{Key: key, Value: m.Data, Seq: seq}
 	e.Time, _ = time.Parse(time.RFC3339Nano, last(m, hdrTime)) // informative only

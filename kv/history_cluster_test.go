@@ -37,14 +37,14 @@ func TestPastOnCluster(t *testing.T) {
 			stepDown(t, nc, name)
 		}
 		began := time.Now()
-		for range 30 {
+		for range 15 {
 			p.step()
 		}
 		last := uint64(len(p.states) - 1)
 		if err := b.History().Await(within(t, time.Minute), last); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("round %d: 30 steps and recorded after %s", round, time.Since(began))
+		t.Logf("round %d: 15 steps and recorded after %s", round, time.Since(began))
 	}
 	w, err := b.History().Writes(within(t, time.Minute), tokenX, kv.Span{Limit: 10_000})
 	if err != nil {

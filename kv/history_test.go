@@ -170,7 +170,7 @@ func (p *past) step() {
 	case n == 11:
 		p.foreign(subjects.Key("other.k"), `{`, nats.Header{"Weft-Time": {"9999-01-01T00:00:00Z"}, "Weft-Who": {"a.b"}, "Weft-Op": {"op"}, "Weft-Read": {"-1"}})
 	case n == 12:
-		if _, err := stream(p.t, p.nc).Publish(p.t.Context(), "$KV.weft_desk_ctx.other.no@key", nil); err != nil {
+		if _, err := stream(p.t, p.nc).Publish(p.t.Context(), "$KV.weft_desk_ctx.x.no@key", nil); err != nil {
 			p.t.Fatal(err)
 		}
 	default:
@@ -229,17 +229,16 @@ func contextBucket(t testing.TB) (*hub, *kv.Bucket, *nats.Conn) {
 // makes it, under compactions, rewrites, ends and new beginnings, and what hostile
 // clients write; also when nothing of it is in the bucket any more, and after a restart.
 func TestPast(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(3) {
 		bubble(t, func(t *testing.T) {
 			h, b, nc := contextBucket(t)
 			p := newPast(t, b, nc, seed)
-			for range 100 {
+			for range 60 {
 				p.step()
 				if p.random.IntN(4) == 0 {
 					time.Sleep(time.Duration(p.random.IntN(5000)) * time.Millisecond)
 				}
 			}
-			p.check(false)
 			time.Sleep(20 * time.Minute) // the markers have run out
 			p.check(false)
 			for seq, at := range p.times {

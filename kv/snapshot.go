@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -91,7 +90,11 @@ func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapsh
 		if first == nil {
 			first = info
 		}
-		keys = slices.AppendSeq(keys, maps.Keys(info.State.Subjects))
+		for subject := range info.State.Subjects {
+			if _, err := b.keyOf(subjects.Subject(subject)); err == nil { // or nobody can read it
+				keys = append(keys, subject)
+			}
+		}
 	}
 	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Created: first.Created}
 	if n := len(keys); n > 0 && n <= snapshotWhole {
@@ -140,7 +143,7 @@ func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []strin
 	for _, subject := range keys {
 		key, err := b.keyOf(subjects.Subject(subject))
 		if err != nil {
-			continue // not a key; nothing that can be read is lost
+			return "", err
 		}
 		if _, ok := s.Entries[key]; !ok {
 			return "not the key " + string(key), nil
@@ -244,8 +247,11 @@ func (b *Bucket) page(ctx context.Context, body []byte, entries map[subjects.Key
 			return true, errTooMany
 		}
 		e, err := b.answer(m)
-		entries[e.Key] = e
 		last = max(last, e.Seq)
+		if e.Key == "" && errors.Is(err, subjects.ErrBadName) {
+			return false, nil // a client put it at a subject that is no key
+		}
+		entries[e.Key] = e
 		return false, err
 	})
 	if err == nil && pending > 0 && last == 0 {

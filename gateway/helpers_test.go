@@ -100,6 +100,27 @@ func newFabric(t testing.TB, change ...func(*embedded.Config)) *fabric {
 	return fb
 }
 
+// recording returns when the server copies what is written to contexts into their
+// history, which begins a moment after its start.
+func (fb *fabric) recording(t testing.TB) {
+	t.Helper()
+	nc, err := nats.Connect("", fb.server.ConnectOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []subjects.Realm{realm, otherRealm} {
+		poll(t, "the history of "+string(r)+" is recorded", func() bool {
+			s, err := js.Stream(t.Context(), string(r.HistoryStream()))
+			return err == nil && s.CachedInfo().State.Msgs > 0
+		})
+	}
+}
+
 // provision makes realms that had their default channels once and have no more: they
 // would be among the contexts of every test.
 func provision(ctx context.Context, nc *nats.Conn) error {

@@ -262,7 +262,9 @@ func TestGarbage(t *testing.T) {
 
 // TestNothingIsLeft: when all have left, nothing of them remains.
 func TestNothingIsLeft(t *testing.T) {
-	g := own(t)
+	fb := newFabric(t)
+	fb.recording(t)
+	g := fb.desk(t, realm, "a")
 	idle := func() { // what a gateway starts when it is first used
 		c := app(t, g, "first", "agm", "bus", "context")
 		c.open(c.create(unique("ctx"), frame{}))

@@ -232,7 +232,8 @@ func (p *past) resolve(x *contexts, name string, done func()) {
 		defer cancel()
 		for i, h := range p.held {
 			if h.value == nil {
-				p.held[i].value, _, _ = x.app.At(ctx, name, h.revision) // or it is gone, and only the revision counts
+				was, _ := x.app.At(ctx, name, h.revision) // or it is not known, and only the revision counts
+				p.held[i].value = was.Object
 			}
 		}
 		if err := x.app.CatchUp(ctx, name); err != nil { // then what it repeats may come before what it has missed

@@ -31,6 +31,7 @@ const (
 	hdrScheduleTarget = "Nats-Schedule-Target"
 	hdrScheduleTTL    = "Nats-Schedule-TTL"
 	hdrScheduler      = "Nats-Scheduler"
+	hdrSource         = "Nats-Stream-Source"
 	hdrSequence       = "Nats-Sequence"
 	hdrSubject        = "Nats-Subject"
 	hdrTime           = "Nats-Time-Stamp"
@@ -44,7 +45,6 @@ const (
 	hdrUpTo           = "Nats-UpTo-Sequence"
 	hdrStatus         = "Status"
 	hdrTraceDest      = "Nats-Trace-Dest"
-	hdrSource         = "Nats-Stream-Source"
 )
 
 // timeValid is how long the server's time is carried on before it is asked again.
@@ -65,9 +65,10 @@ type Bucket struct {
 	foreign   atomic.Uint64
 	// keeps says that a key which vanishes is lost unless the history proves that
 	// it was removed.
-	keeps  bool
-	alarms *alarm.Set // nil for nobody
-	health health
+	keeps   bool
+	alarms  *alarm.Set // nil for nobody
+	health  health
+	history *History // nil for a bucket without
 
 	mu     sync.Mutex
 	server time.Time // the server's time ...
@@ -82,7 +83,9 @@ func Directory(l *link.Link, r subjects.Realm) *Bucket {
 
 // Contexts is the realm's context bucket.
 func Contexts(l *link.Link, r subjects.Realm) *Bucket {
-	return newBucket(&Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish, keeps: true})
+	b := newBucket(&Bucket{link: l, realm: r, name: r.ContextBucket(), want: ContextConfig(r, 1), keyOf: r.ContextKeyOf, republish: r.ContextRepublish, keeps: true})
+	b.history = &History{bucket: b, stream: r.HistoryStream()}
+	return b
 }
 
 func newBucket(b *Bucket) *Bucket {
@@ -121,8 +124,11 @@ type Entry struct {
 	Name string
 	// WriteID and By are the headers Weft-Op and Weft-By, "" for foreign writers.
 	WriteID, By string
-	// AsOf and Compact are the headers Weft-As-Of and Weft-Compact, 0 for none.
-	AsOf, Compact uint64
+	// Who is the header Weft-Who.
+	Who Who
+	// AsOf, Compact and Read are the headers Weft-As-Of, Weft-Compact and Weft-Read,
+	// 0 for none.
+	AsOf, Compact, Read uint64
 	// TTL says that the server will expire this entry.
 	TTL bool
 	// Batch is the id of the batch that wrote the entry, "" for none, and
@@ -130,6 +136,8 @@ type Entry struct {
 	Batch    string
 	BatchSeq uint64
 	Commit   bool
+	// sent is the header Weft-Time.
+	sent time.Time
 	// bad is why a header cannot be read.
 	bad error
 }
@@ -150,8 +158,8 @@ func (e *Entry) value() (*Value, error) {
 	return v, err
 }
 
-// Verify checks server version, that the bucket exists, and its options. It
-// also learns the server's time.
+// Verify checks server version, that the bucket exists, and its options, and those
+// of its history. It also learns the server's time.
 func (b *Bucket) Verify(ctx context.Context) error {
 	if err := b.link.Online(); err != nil {
 		return err
@@ -164,22 +172,34 @@ func (b *Bucket) Verify(ctx context.Context) error {
 		return err
 	}
 	if d := differences(info.Config, b.want); len(d) > 0 {
-		return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s` (%w)", b.name.Stream(), strings.Join(d, ", "), b.realm, ErrNotProvisioned)
+		return wrongOptions(b.name.Stream(), d, b.realm)
+	}
+	if b.history != nil {
+		return b.history.verify(ctx)
 	}
 	return nil
+}
+
+func wrongOptions(stream string, differences []string, r subjects.Realm) error {
+	return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s` (%w)", stream, strings.Join(differences, ", "), r, ErrNotProvisioned)
 }
 
 // info asks the stream's leader; the subjects below a filter are counted if it
 // is given.
 func (b *Bucket) info(ctx context.Context, filter subjects.Subject) (*jetstream.StreamInfo, error) {
+	return b.infoOf(ctx, subjects.Stream(b.name.Stream()), filter, 0)
+}
+
+// infoOf is info of a stream of the realm, without the first subjects below the filter.
+func (b *Bucket) infoOf(ctx context.Context, stream subjects.Stream, filter subjects.Subject, offset int) (*jetstream.StreamInfo, error) {
 	var body []byte
 	if filter != "" {
-		body, _ = json.Marshal(map[string]subjects.Subject{"subjects_filter": filter}) // strings always encode
+		body, _ = json.Marshal(map[string]any{"subjects_filter": filter, "offset": offset}) // always encodes
 	}
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	sent := time.Now()
-	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(b.name.Info()), Data: body})
+	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(stream.Info()), Data: body})
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
 		jetstream.StreamInfo
@@ -191,7 +211,7 @@ func (b *Bucket) info(ctx context.Context, filter subjects.Subject) (*jetstream.
 		err = answer.Error
 	}
 	if err != nil {
-		return nil, typed(err, b.name.Stream(), b.realm)
+		return nil, typed(err, string(stream), b.realm)
 	}
 	b.learn(answer.TimeStamp, sent)
 	b.learnServers(&answer.StreamInfo)
@@ -366,15 +386,16 @@ func (b *Bucket) Count(ctx context.Context, filter subjects.Key) (int, error) {
 // republished writes; they are ignored.
 func (b *Bucket) Foreign() uint64 { return b.foreign.Load() }
 
-// entry reads a message of the republish subject or of Direct Get.
+// entry reads a message of the republish subject or of Direct Get. At a subject that is
+// no key the entry has none, and the error is [subjects.ErrBadName].
 func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
-	key, err := b.keyOf(subjects.Subject(last(m, hdrSubject)))
-	if err != nil {
-		return Entry{}, fmt.Errorf("kv: %w", err)
-	}
+	key, noKey := b.keyOf(subjects.Subject(last(m, hdrSubject)))
 	seq, err := strconv.ParseUint(last(m, hdrSequence), 10, 64)
 	if err != nil {
 		return Entry{}, fmt.Errorf("kv: %s without a sequence: %w", key, err)
+	}
+	if noKey != nil {
+		return Entry{Seq: seq}, fmt.Errorf("kv: %w", noKey)
 	}
 	e := Entry{Key: key, Value: m.Data, Seq: seq}
 	e.Time, _ = time.Parse(time.RFC3339Nano, last(m, hdrTime)) // informative only
@@ -396,7 +417,9 @@ func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
 
 // writer reads what the writer of an entry said.
 func (b *Bucket) writer(e *Entry, h nats.Header) {
-	e.WriteID, e.By = h.Get(wire.HeaderOp), h.Get(wire.HeaderBy)
+	e.WriteID, e.By, e.Who = h.Get(wire.HeaderOp), h.Get(wire.HeaderBy), parseWho(h.Get(wire.HeaderWho))
+	e.Read, _ = strconv.ParseUint(h.Get(wire.HeaderRead), 10, 64)    // the fold has no use for it
+	e.sent, _ = time.Parse(time.RFC3339Nano, h.Get(wire.HeaderTime)) // zero if it says nothing
 	e.TTL = h.Get(hdrTTL) != ""
 	if s := h.Get(wire.HeaderName); s != "" {
 		e.Name, _ = subjects.UnescapeName(s) // whoever uses it holds it against the hash

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrNotProvisioned is in the chain of errors that only an operator can mend:
-// JetStream is missing, a bucket is missing, or its options are wrong.
+// JetStream is missing, a stream is missing, or its options are wrong.
 var ErrNotProvisioned = errors.New("not provisioned")
 
 const (
@@ -27,6 +27,9 @@ const (
 	markerTTL = 10 * time.Minute
 	dedupe    = 2 * time.Minute
 	revisions = 8
+	// HistoryAge is how long the history keeps what was written, unless an operator
+	// has chosen another age.
+	HistoryAge = 30 * 24 * time.Hour
 )
 
 // DirectoryConfig is the stream of a realm's directory bucket: in memory,
@@ -58,6 +61,29 @@ func ContextConfig(r subjects.Realm, replicas int) jetstream.StreamConfig {
 	return c
 }
 
+// HistoryConfig is the stream that keeps what was written to a realm's context
+// bucket. The server copies every message there. It takes no rollup, so that the
+// purge of a key is one message more and takes nothing away, and no time to live.
+func HistoryConfig(r subjects.Realm, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              string(r.HistoryStream()),
+		Description:       "weft history of the contexts of realm " + string(r),
+		Sources:           []*jetstream.StreamSource{{Name: r.ContextBucket().Stream()}},
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		MaxConsumers:      maxConsumers,
+		Duplicates:        dedupe,
+		MaxAge:            HistoryAge,
+		MaxMsgs:           -1,
+		MaxMsgsPerSubject: -1,
+		MaxBytes:          -1,
+		MaxMsgSize:        -1,
+		DenyDelete:        true,
+		DenyPurge:         true,
+		AllowDirect:       true,
+	}
+}
+
 func config(b subjects.Bucket, replicas int, about string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:                   b.Stream(),
@@ -76,9 +102,10 @@ func config(b subjects.Bucket, replicas int, about string) jetstream.StreamConfi
 	}
 }
 
-// Provision makes the buckets of a realm or brings their options up to date.
-// What Weft has no opinion on stays as an operator has set it: sizes, placement,
-// the age of duplicates, metadata. It needs the right to create streams.
+// Provision makes the buckets of a realm and its history or brings their options up
+// to date. What Weft has no opinion on stays as an operator has set it: sizes,
+// placement, the age of duplicates and of the history, metadata. It needs the right
+// to create streams.
 func Provision(ctx context.Context, nc *nats.Conn, r subjects.Realm, replicas int) error {
 	if err := serverVersion(nc); err != nil {
 		return err
@@ -87,7 +114,7 @@ func Provision(ctx context.Context, nc *nats.Conn, r subjects.Realm, replicas in
 	if err != nil {
 		return fmt.Errorf("kv: jetstream: %w", err)
 	}
-	for _, c := range []jetstream.StreamConfig{DirectoryConfig(r, replicas), ContextConfig(r, replicas)} {
+	for _, c := range []jetstream.StreamConfig{DirectoryConfig(r, replicas), ContextConfig(r, replicas), HistoryConfig(r, replicas)} {
 		if err := provision(ctx, js, c); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) && errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
 				return wire.Errorf(wire.Denied, "these credentials may not create stream %s: provisioning needs admin credentials", c.Name)
@@ -111,6 +138,10 @@ func provision(ctx context.Context, js jetstream.JetStream, want jetstream.Strea
 	if have.Storage != want.Storage {
 		return wire.Errorf(wire.Unavailable, "stream %s has %s storage, must be %s, which cannot be changed: delete it with `nats stream rm %s` and provision again (%w)",
 			want.Name, have.Storage, want.Storage, want.Name, ErrNotProvisioned)
+	}
+	if len(want.Sources) > 0 {
+		have.Sources, have.MaxMsgSize, have.SubjectTransform = want.Sources, want.MaxMsgSize, nil
+		want.MaxAge = have.MaxAge
 	}
 	_, err = js.UpdateStream(ctx, merge(have, want))
 	return err
@@ -185,6 +216,31 @@ func differences(have, want jetstream.StreamConfig) []string {
 		check("max_consumers", have.MaxConsumers, want.MaxConsumers)
 	}
 	return d
+}
+
+// historyDifferences is differences for the history stream. Its age is the operator's.
+func historyDifferences(have, want jetstream.StreamConfig) []string {
+	have.MaxAge, want.MaxAge = 0, 0
+	var d []string
+	if len(have.Sources) != 1 || !isWhole(have.Sources[0], want.Sources[0].Name) {
+		d = append(d, "it must source all of "+want.Sources[0].Name+" as it is")
+	}
+	if have.SubjectTransform != nil || have.RePublish != nil || have.Mirror != nil || have.Sealed {
+		d = append(d, "it must not transform, republish, mirror or be sealed")
+	}
+	if have.MaxMsgSize > 0 {
+		d = append(d, fmt.Sprintf("max_msg_size is %d, must be -1", have.MaxMsgSize))
+	}
+	if !have.DenyDelete {
+		d = append(d, "deny_delete is false, must be true")
+	}
+	have.RePublish, want.RePublish = &jetstream.RePublish{}, &jetstream.RePublish{}
+	return append(d, differences(have, want)...)
+}
+
+// isWhole says whether a source copies everything of a stream unchanged.
+func isWhole(s *jetstream.StreamSource, stream string) bool {
+	return s.Name == stream && s.FilterSubject == "" && len(s.SubjectTransforms) == 0 && s.External == nil && s.OptStartSeq == 0 && s.OptStartTime == nil
 }
 
 // typed says what to do about an error of the JetStream API.

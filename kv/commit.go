@@ -115,6 +115,12 @@ func (b *Bucket) message(id string, w *Write) *nats.Msg {
 	if w.By != "" {
 		h[wire.HeaderBy] = []string{w.By}
 	}
+	if who := w.Who.header(); who != "" {
+		h[wire.HeaderWho] = []string{who}
+	}
+	if now, ok := b.ServerTime(); ok {
+		h[wire.HeaderTime] = []string{now.UTC().Round(time.Millisecond).Format(time.RFC3339Nano)}
+	}
 	switch w.Op {
 	case Delete:
 		h[hdrOperation] = []string{"DEL"}
@@ -130,6 +136,9 @@ func (b *Bucket) message(id string, w *Write) *nats.Msg {
 	}
 	if w.Compact > 0 {
 		h[wire.HeaderCompact] = []string{strconv.FormatUint(w.Compact, 10)}
+	}
+	if w.Read > 0 {
+		h[wire.HeaderRead] = []string{strconv.FormatUint(w.Read, 10)}
 	}
 	if w.TTL > 0 {
 		h[hdrTTL] = []string{w.TTL.String()}

@@ -207,7 +207,9 @@ func (b *Bucket) lost(cut, seen uint64) {
 // another has lost some, which nothing else of NATS shows.
 func (b *Bucket) audit(ctx context.Context) {
 	h := &b.health
-	h.auditing.Lock()
+	if !h.auditing.TryLock() {
+		return // somebody does
+	}
 	defer h.auditing.Unlock()
 	h.mu.Lock()
 	due := !time.Now().Before(h.next)
@@ -379,7 +381,7 @@ func (b *Bucket) directFrom(ctx context.Context, subject string, body []byte, li
 	answered := false
 	// A trace that these credentials may not ask for ends the whole request.
 	err = b.link.Do(ctx, inbox, func(ctx context.Context) error {
-		return b.ask(ctx, &nats.Msg{Subject: subject, Data: body, Header: nats.Header{hdrTraceDest: {inbox}}}, limit, func(m *nats.Msg) (bool, error) {
+		return b.ask(ctx, b.name.Stream(), &nats.Msg{Subject: subject, Data: body, Header: nats.Header{hdrTraceDest: {inbox}}}, limit, func(m *nats.Msg) (bool, error) {
 			answered = true
 			return h(m)
 		})

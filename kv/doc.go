@@ -1,6 +1,6 @@
 // Package kv is Weft's state on JetStream KV: the two buckets of a realm, how
 // they are made and verified, reads and writes that do not lie, replicas that
-// follow, and the tree that a context is.
+// follow, the tree that a context is, and its history.
 //
 // A realm has a context bucket (contexts and channels) and a directory bucket
 // (who is here). Both are managed through the stream API only, because the
@@ -94,7 +94,8 @@
 //
 // A client may say who it is in Weft-By: <app>@<node> or @<node>, ids as in package
 // subjects, otherwise it is nobody. With any new text of [A-Za-z0-9_-] in Weft-Op,
-// the same for a whole batch, the value is msgpack.
+// the same for a whole batch, the value is msgpack. Weft-Who says the same for people:
+// <application>.<user>.<machine>, each with =XX for every byte outside of [A-Za-z0-9_-].
 //
 // A value that shall expire (Nats-TTL, which the server stretches to ten minutes) is
 // made permanent by the first node that sees it, because an app there uses the
@@ -111,7 +112,10 @@
 //
 // NATS permissions for it: publish $JS.API.DIRECT.GET.KV_weft_<realm>_ctx and, to
 // write, $KV.weft_<realm>_ctx.> ; subscribe to weft.<realm>.kv.ctx.> and the inbox.
-// With more than 1,024 keys also publish $JS.API.STREAM.INFO.KV_weft_<realm>_ctx.
+// With more than 1,024 keys also publish $JS.API.STREAM.INFO.KV_weft_<realm>_ctx. To
+// read the past, $JS.API.DIRECT.GET.weft_<realm>_history: {"multi_last":[...],
+// "up_to_seq":N,"batch":1000} there is the newest write of each key as of N, a sequence
+// of that stream.
 //
 // To test a client with it: testdata/fold.json is an array of {name, entries,
 // exists, object, revision}, entries of the bucket and what the context "client" is
@@ -179,8 +183,39 @@
 // belongs there, because a Direct Get makes the server publish stored entries on
 // any subject. What does not count is counted by [Bucket.Foreign].
 //
-// [Bucket.History] reads all that the bucket still has of some keys, and [Past] folds
-// from it what a context was at a sequence, or says that this is not known any more.
+// # History
+//
+// The bucket keeps 8 writes of a key, and purges take away more. The stream
+// weft_<realm>_history sources the bucket: the server copies every message there, under
+// the same subject, and keeps it for 30 days, or as an operator says (max_age,
+// max_bytes). It takes no rollup and no time to live, so that a purge is one message
+// more there and nothing runs out. It is a source and not a mirror, because a mirror
+// answers the Direct Gets of its bucket, with what the bucket has no more.
+//
+// Copying strips the headers Nats-Batch-... and Nats-Expected-..., so the writes of one
+// operation are told by Weft-Op. The sequence in the bucket is in Nats-Stream-Source
+// (<stream> <sequence> ...), the time is that of the copy: a few milliseconds later, or
+// some seconds where a server was lost meanwhile. So writers say in Weft-Time what the
+// server's time was, which counts if it is up to ten minutes before the copy.
+//
+//   - Before a batch purges keys its writer waits until the history has what it takes
+//     away ([Purged], [History.Await]): a compaction is put off otherwise.
+//   - Holes are where sequences of the bucket are missing ([Hole]). They come from
+//     keys that were written more than 8 times before they were copied, from purges by
+//     other clients, and from writers that could not wait. One matters until the history
+//     had come past it: what the bucket had lost by then it has lost to newer writes of
+//     the same keys, which were copied next.
+//   - What a context was at a sequence ([History.At]) is the fold of the newest root at
+//     or before it and of the newest write since of each other key, if nothing that
+//     matters is missing after the root's place. The root of a [Tree.Checkpoint] says in
+//     Weft-Read up to where it holds everything, so that nothing before that matters, and
+//     is also what the context was from its Weft-Compact on until then. Inside of a batch
+//     the context is what it was before it. Anything else is [ErrNotRecorded].
+//   - A context that is written to gets a checkpoint a day, or it could not be folded
+//     any more once the history has forgotten its root.
+//   - An answer counts only if the replica has as many writes of the context as the
+//     leader counts. That is one more request, answered by the same replica where the
+//     connected server has one.
 //
 // # Clock
 //

@@ -24,10 +24,6 @@ import (
 // maxProbes bounds how many places in the stream are looked at for one snapshot.
 const maxProbes = 64
 
-// historyStream sources a realm's context bucket, so that what was written is known
-// for longer than the bucket has it.
-func historyStream(r subjects.Realm) string { return "weft_" + string(r) + "_history" }
-
 // proof is what is known of keys that a snapshot has not got, or has older.
 type proof struct {
 	// gone are keys that were removed after the sequence that is known of them.
@@ -45,8 +41,12 @@ func (r *Replica) newest() (top uint64, created time.Time) {
 
 // read takes one snapshot, and looks for what proves that keys are gone.
 func (r *Replica) read(ctx context.Context) error {
-	r.reading.Lock()
-	defer r.reading.Unlock()
+	select {
+	case r.reading <- struct{}{}:
+		defer func() { <-r.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if r.bucket.keeps {
 		r.bucket.audit(ctx)
 	}
@@ -277,7 +277,7 @@ func (b *Bucket) removedSome(ctx context.Context, names []subjects.Key, keys map
 		if err != nil {
 			return nil, err
 		}
-		more, err = false, b.direct(ctx, "$JS.API.DIRECT.GET."+historyStream(b.realm), body, snapshotWhole+2, func(m *nats.Msg) (bool, error) {
+		more, err = false, b.history.direct(ctx, body, snapshotWhole+2, func(m *nats.Msg) (bool, error) {
 			switch status(m) {
 			case "204":
 				if pending := m.Header.Get(hdrNumPending); pending != "" && pending != "0" {
@@ -299,7 +299,7 @@ func (b *Bucket) removedSome(ctx context.Context, names []subjects.Key, keys map
 			return false, nil
 		})
 		if err != nil {
-			return nil, wire.Errorf(wire.Unavailable, "stream %s: %w", historyStream(b.realm), err)
+			return nil, wire.Errorf(wire.Unavailable, "stream %s: %w", b.history.stream, err)
 		}
 	}
 	return proven, nil

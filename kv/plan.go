@@ -74,10 +74,11 @@ type Write struct {
 	Format wire.Format
 	// Name is the context's name; it travels where the key has only its hash.
 	Name string
-	// By says who writes: app and node.
-	By string
-	// AsOf and Compact are the headers of these names, 0 for none.
-	AsOf, Compact uint64
+	// By says who writes: app and node. Who is the same for people.
+	By  string
+	Who Who
+	// AsOf, Compact and Read are the headers of these names, 0 for none.
+	AsOf, Compact, Read uint64
 	// TTL lets the server expire what is written, 0 for never.
 	TTL time.Duration
 	// If, when not nil, is the sequence that the key's newest write must have,
@@ -89,7 +90,7 @@ type Write struct {
 func (w *Write) Entry(id string, seq uint64) Entry {
 	return Entry{
 		Key: w.Key, Value: w.Value, Seq: seq, Op: w.Op, Format: w.Format, Name: w.Name,
-		WriteID: id, By: w.By, AsOf: w.AsOf, Compact: w.Compact, TTL: w.TTL > 0,
+		WriteID: id, By: w.By, Who: w.Who, AsOf: w.AsOf, Compact: w.Compact, Read: w.Read, TTL: w.TTL > 0,
 	}
 }
 
@@ -440,6 +441,21 @@ func (t *Tree) Compaction(most int, by string) []Write {
 	return append(writes, Write{
 		Key: rootKey, Op: Put, Value: view.bytes(), By: by, AsOf: list[len(list)-1].place.at, Compact: revision, If: &root.place.seq,
 	})
+}
+
+// Checkpoint is [Tree.Compaction] of all that fits into one batch. If that is
+// everything, the root says that it holds all that there was up to upTo, which is that
+// of the snapshot that this tree is, and is written also if nothing else is to be done.
+func (t *Tree) Checkpoint(by string, upTo uint64) []Write {
+	writes := t.Compaction(MaxBatch, by)
+	root := t.registers[subjects.ContextRoot(t.context)]
+	if len(writes) == 0 && t.Exists() {
+		writes = append(writes, Write{Key: root.key, Op: Put, Value: root.value.bytes(), By: by, AsOf: root.place.at, Compact: root.revision, If: &root.place.seq})
+	}
+	if n := len(writes); n > 0 && writes[n-1].Op == Put && len(t.registers) <= MaxBatch {
+		writes[n-1].Read = upTo
+	}
+	return writes
 }
 
 // Destruction plans the batch that ends the context: purges of its keys, the

@@ -122,7 +122,11 @@ func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapsh
 		if first == nil {
 			first = info
 		}
-		keys = slices.AppendSeq(keys, maps.Keys(info.State.Subjects))
+		for subject := range info.State.Subjects {
+			if _, err := b.keyOf(subjects.Subject(subject)); err == nil { // or nobody can read it
+				keys = append(keys, subject)
+			}
+		}
 	}
 	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Last: first.State.LastSeq, Created: first.Created}
 	if n := len(keys); n > 0 && n <= snapshotWhole {
@@ -171,7 +175,7 @@ func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []strin
 	for _, subject := range keys {
 		key, err := b.keyOf(subjects.Subject(subject))
 		if err != nil {
-			continue // not a key; nothing that can be read is lost
+			return "", err
 		}
 		if _, ok := s.Entries[key]; !ok {
 			return "not the key " + string(key), nil
@@ -300,8 +304,11 @@ func (b *Bucket) answers(entries map[subjects.Key]Entry, ask func(func(*nats.Msg
 			return true, errTooMany
 		}
 		e, err := b.answer(m)
-		entries[e.Key] = e
 		last = max(last, e.Seq)
+		if e.Key == "" && errors.Is(err, subjects.ErrBadName) {
+			return false, nil // a client put it at a subject that is no key
+		}
+		entries[e.Key] = e
 		return false, err
 	})
 	if err == nil && pending > 0 && last == 0 {
@@ -313,11 +320,16 @@ func (b *Bucket) answers(entries map[subjects.Key]Entry, ask func(func(*nats.Msg
 // direct sends a Direct Get request and gives h its at most limit answers until
 // h says that it was the last.
 func (b *Bucket) direct(ctx context.Context, subject string, body []byte, limit int, h func(*nats.Msg) (done bool, err error)) error {
-	return b.ask(ctx, &nats.Msg{Subject: subject, Data: body}, limit, h)
+	return b.directOf(ctx, b.name.Stream(), subject, body, limit, h)
 }
 
-// ask is direct with a message of the caller's.
-func (b *Bucket) ask(ctx context.Context, request *nats.Msg, limit int, h func(*nats.Msg) (done bool, err error)) error {
+// directOf is direct for another stream of the realm.
+func (b *Bucket) directOf(ctx context.Context, stream, subject string, body []byte, limit int, h func(*nats.Msg) (done bool, err error)) error {
+	return b.ask(ctx, stream, &nats.Msg{Subject: subject, Data: body}, limit, h)
+}
+
+// ask is directOf with a message of the caller's.
+func (b *Bucket) ask(ctx context.Context, stream string, request *nats.Msg, limit int, h func(*nats.Msg) (done bool, err error)) error {
 	nc := b.link.Conn()
 	err := b.link.Do(ctx, request.Subject, func(ctx context.Context) error {
 		inbox := nc.NewInbox()
@@ -351,7 +363,7 @@ func (b *Bucket) ask(ctx context.Context, request *nats.Msg, limit int, h func(*
 		}
 	})
 	if err != nil {
-		return typed(err, b.name.Stream(), b.realm)
+		return typed(err, stream, b.realm)
 	}
 	return nil
 }

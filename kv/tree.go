@@ -185,6 +185,14 @@ func (t *Tree) drop(key subjects.Key) bool {
 	return true
 }
 
+// placeAt is the entry's place in the fold, but for the order of equal ones.
+func (e *Entry) placeAt() uint64 {
+	if e.AsOf > 0 && e.AsOf < e.Seq && broken != "fold" {
+		return e.AsOf
+	}
+	return e.Seq
+}
+
 // newRegister reads an entry. With an error the register is that of a write
 // which says nothing.
 func newRegister(e *Entry, path []string) (*register, error) {

@@ -107,6 +107,14 @@ type (
 	ContextPolicy = contexts.Policy
 	// ContextOverwritten says that a journalled write was not made.
 	ContextOverwritten = contexts.Overwritten
+	// ContextPast is a context as it was.
+	ContextPast = contexts.Past
+	// ContextHistory is what was done to a context.
+	ContextHistory = contexts.History
+	// ContextHistoryEntry is one operation on a context, or a gap.
+	ContextHistoryEntry = contexts.HistoryEntry
+	// ContextHistoryQuery says which operations are wanted.
+	ContextHistoryQuery = contexts.HistoryQuery
 	// PathValue is a value for a path in a context.
 	PathValue = contexts.PathValue
 )
@@ -126,6 +134,16 @@ const (
 	RemoteWins    = contexts.RemoteWins
 	LocalWins     = contexts.LocalWins
 	RejectOffline = contexts.RejectOffline
+)
+
+// The kinds of entries of a history, and how many one answer can have.
+const (
+	ContextHistoryCreated    = contexts.HistoryCreated
+	ContextHistoryChanged    = contexts.HistoryChanged
+	ContextHistoryDestroyed  = contexts.HistoryDestroyed
+	ContextHistoryUnreadable = contexts.HistoryUnreadable
+	ContextHistoryGap        = contexts.HistoryGap
+	MaxContextHistory        = contexts.MaxHistory
 )
 
 // The parts of channels; see package channels.

@@ -143,6 +143,9 @@
 //	                    lease.<node>              its heartbeat
 //	                    if.<hash>                 a method manifest
 //
+// The stream weft_<realm>_history keeps what was written to the context bucket,
+// under the same subjects; it is read at $JS.API.DIRECT.GET.weft_<realm>_history.
+//
 // The context bucket is republished from $KV.weft_<realm>_ctx.> to
 // weft.<realm>.kv.ctx.>, of the directory bucket only the documents, from
 // $KV.weft_<realm>_dir.n.> to weft.<realm>.kv.dir.n.>

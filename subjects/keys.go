@@ -6,6 +6,9 @@ type (
 	// Bucket is the name of a KV bucket.
 	Bucket string
 
+	// Stream is the name of a JetStream stream.
+	Stream string
+
 	// Key is a key of a bucket, or a filter over keys, without the
 	// "$KV.<bucket>." before it.
 	Key string
@@ -22,6 +25,7 @@ type (
 const (
 	bucketContext   = "ctx"
 	bucketDirectory = "dir"
+	historyStream   = "history"
 	rootMark        = "/"
 	metaMark        = "//"
 	nodePrefix      = "n."
@@ -39,8 +43,18 @@ func (r Realm) bucket(kind string) Bucket {
 	return Bucket(rootToken + "_" + safe(r) + "_" + kind)
 }
 
+// HistoryStream keeps what was written to the context bucket: the server copies
+// every message of it there, under the same subject.
+func (r Realm) HistoryStream() Stream { return Stream(r.bucket(historyStream)) }
+
 // Stream is the name of the JetStream stream below the bucket.
 func (b Bucket) Stream() string { return "KV_" + string(b) }
+
+// DirectGet is where any replica of the stream answers reads.
+func (s Stream) DirectGet() Subject { return Subject("$JS.API.DIRECT.GET." + string(s)) }
+
+// Info is where the leader of the stream answers STREAM.INFO.
+func (s Stream) Info() Subject { return Subject("$JS.API.STREAM.INFO." + string(s)) }
 
 // Subject is where a put of k goes. For a key that is a filter it is a filter.
 func (b Bucket) Subject(k Key) Subject { return Subject("$KV." + string(b) + "." + string(k)) }
@@ -49,13 +63,13 @@ func (b Bucket) Subject(k Key) Subject { return Subject("$KV." + string(b) + "."
 func (b Bucket) Filter() Subject { return b.Subject(rest) }
 
 // DirectGet is where any replica of the stream answers reads.
-func (b Bucket) DirectGet() Subject { return Subject("$JS.API.DIRECT.GET." + b.Stream()) }
+func (b Bucket) DirectGet() Subject { return Stream(b.Stream()).DirectGet() }
 
 // DirectGetLast is where any replica answers with the last value of k.
 func (b Bucket) DirectGetLast(k Key) Subject { return b.DirectGet() + "." + b.Subject(k) }
 
 // Info is where the leader of the stream answers STREAM.INFO.
-func (b Bucket) Info() Subject { return Subject("$JS.API.STREAM.INFO." + b.Stream()) }
+func (b Bucket) Info() Subject { return Stream(b.Stream()).Info() }
 
 // LeaderElected is where the server announces that the stream has a new leader.
 func (b Bucket) LeaderElected() Subject {

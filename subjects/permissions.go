@@ -6,7 +6,7 @@ type Permissions struct{ Publish, Subscribe []string }
 
 // NodePermissions are the rights of the NATS user of node n in one realm. The
 // sender token of everything it publishes is n. It may put into the context
-// bucket and read both buckets, but of the directory write only its own
+// bucket and read both buckets and the history, but of the directory write only its own
 // document and heartbeat, and manifests; it may not read by STREAM.MSG.GET
 // nor create, change, purge or delete a stream or a message. It answers
 // nodes below _R and plain NATS clients below _INBOX.
@@ -30,6 +30,8 @@ func NodePermissions(r Realm, n Node) Permissions {
 			context.DirectGet(),
 			context.DirectGet()+".>",
 			context.Info(),
+			r.HistoryStream().DirectGet(),
+			r.HistoryStream().Info(),
 			directory.DirectGet(),
 			directory.DirectGet()+".>",
 			directory.Info(),

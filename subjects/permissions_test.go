@@ -16,6 +16,7 @@ func TestNodePermissions(t *testing.T) {
 			"weft.fx.push.*.desk.>", "weft.fx.topic.desk.>", "_R.*.>", "_INBOX.>",
 			"$KV.weft_fx_ctx.>", "$KV.weft_fx_dir.n.desk", "$KV.weft_fx_dir.lease.desk", "$KV.weft_fx_dir.if.>",
 			"$JS.API.DIRECT.GET.KV_weft_fx_ctx", "$JS.API.DIRECT.GET.KV_weft_fx_ctx.>", "$JS.API.STREAM.INFO.KV_weft_fx_ctx",
+			"$JS.API.DIRECT.GET.weft_fx_history", "$JS.API.STREAM.INFO.weft_fx_history",
 			"$JS.API.DIRECT.GET.KV_weft_fx_dir", "$JS.API.DIRECT.GET.KV_weft_fx_dir.>", "$JS.API.STREAM.INFO.KV_weft_fx_dir",
 		},
 		Subscribe: []string{
@@ -70,7 +71,7 @@ func TestNodePermissionsSuffice(t *testing.T) {
 		}
 		ctx, dir := r.ContextBucket(), r.DirectoryBucket()
 		may := append(sends(r, n), ctx.Subject(key), ctx.Subject(ContextRoot(a)), dir.Subject(must[Key](t)(ManifestKey("ab"))),
-			ctx.DirectGet(), ctx.DirectGetLast(key), dir.DirectGet(), dir.DirectGetLast(NodeKey(peer)), ctx.Info(), dir.Info(),
+			ctx.DirectGet(), ctx.DirectGetLast(key), dir.DirectGet(), dir.DirectGetLast(NodeKey(peer)), ctx.Info(), dir.Info(), r.HistoryStream().DirectGet(), r.HistoryStream().Info(),
 			Subject(InboxPrefix(peer)+".x"))
 		for _, s := range may {
 			if !allowed(p.Publish, s) {
@@ -79,11 +80,12 @@ func TestNodePermissionsSuffice(t *testing.T) {
 		}
 		mayNot := slices.Concat(sends(r, peer), sends(foreign, n), []Subject{
 			foreign.ContextBucket().Subject(key), foreign.ContextBucket().DirectGet(), foreign.ContextBucket().Info(),
+			foreign.HistoryStream().DirectGet(), foreign.HistoryStream().Info(),
 			r.ContextRepublish(key), r.DirectoryRepublish(NodeKey(n)), "$SYS.REQ.SERVER.PING", "$JS.API.INFO",
 		})
 		for _, verb := range []string{"CREATE", "UPDATE", "DELETE", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE", "PEER.REMOVE"} {
-			for _, bucket := range []Bucket{ctx, dir} {
-				mayNot = append(mayNot, Subject("$JS.API.STREAM."+verb+"."+bucket.Stream()))
+			for _, stream := range []string{ctx.Stream(), dir.Stream(), string(r.HistoryStream())} {
+				mayNot = append(mayNot, Subject("$JS.API.STREAM."+verb+"."+stream))
 			}
 		}
 		for _, s := range mayNot {

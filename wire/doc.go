@@ -131,9 +131,16 @@
 //	                                            is this id, a dot and the key
 //	Weft-By           context write             <app>@<node> of the writer, from the node; @<node>
 //	                                            where a node writes by itself
+//	Weft-Who          context write             <application>.<user>.<machine> of the writing app,
+//	                                            each of at most 128 bytes and spelled as Weft-Name
+//	                                            is, from the node; absent where a node writes
+//	Weft-Time         context write             the server's time when it was sent, as the node
+//	                                            knows it, RFC 3339
 //	Weft-As-Of        context write             sequence at which the value takes its place, decimal
 //	Weft-Compact      context write             on a marker: its key has no write any more; on a put
 //	                                            of the root: the revision that it holds; decimal
+//	Weft-Read         context write             on a put of the root with Weft-Compact: it holds all
+//	                                            that the context was at this sequence; decimal
 //	Weft-Error-Code   reply                     a code of the list below, from the server's node
 //	Weft-Error        reply                     a sentence for people, at most 4 KiB
 //	Content-Type      call, ask, reply, topic,  form of the body, from the sender

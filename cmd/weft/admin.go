@@ -10,7 +10,7 @@ import (
 
 // adminCommand holds what needs an administrator's credentials.
 type adminCommand struct {
-	Provision provisionCommand `cmd:"" help:"Make the buckets of a realm."`
+	Provision provisionCommand `cmd:"" help:"Make the buckets of a realm and its history."`
 }
 
 // provisionCommand makes the buckets of a realm.
@@ -23,7 +23,9 @@ type provisionCommand struct {
 // Help is the long help.
 func (*provisionCommand) Help() string {
 	return `Needs credentials that may create streams. It may be repeated: what is there is
-brought up to date and keeps its data.`
+brought up to date and keeps its data. How long the history of contexts is kept (30
+days), and how much of it, is yours to change: nats stream edit weft_<realm>_history
+--max-age 90d --max-bytes 50GB.`
 }
 
 // Run makes the buckets.
@@ -54,8 +56,9 @@ func (c *provisionCommand) Run(ctx context.Context, p *program) error {
 	if p.json {
 		return p.printJSON(map[string]any{
 			"realm": name, "replicas": c.Replicas, "buckets": []subjects.Bucket{realm.ContextBucket(), realm.DirectoryBucket()},
+			"history": realm.HistoryStream(),
 		})
 	}
-	p.printf("Realm %s is ready: %s and %s, %s.", name, realm.ContextBucket(), realm.DirectoryBucket(), count(c.Replicas, "replica"))
+	p.printf("Realm %s is ready: %s, %s and %s, %s.", name, realm.ContextBucket(), realm.DirectoryBucket(), realm.HistoryStream(), count(c.Replicas, "replica"))
 	return nil
 }

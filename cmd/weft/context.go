@@ -21,6 +21,9 @@ type contextCommand struct {
 	Rm      contextRmCommand      `cmd:"" help:"Remove what is at a path."`
 	Destroy contextDestroyCommand `cmd:"" help:"End a context for everybody."`
 	Watch   contextWatchCommand   `cmd:"" help:"Print a context and then each change."`
+	History contextHistoryCommand `cmd:"" help:"List who changed what of a context, and when."`
+	Diff    contextDiffCommand    `cmd:"" help:"Print what has changed between two moments."`
+	Revert  contextRevertCommand  `cmd:"" help:"Make a context again what it was."`
 }
 
 // Help is the long help.
@@ -71,8 +74,10 @@ func (c *contextFlags) late(err error) error {
 
 // contextGetCommand prints a context.
 type contextGetCommand struct {
-	Name string `arg:"" help:"Name of the context."`
-	Path string `arg:"" optional:"" help:"What to print of it."`
+	Name string  `arg:"" help:"Name of the context."`
+	Path string  `arg:"" optional:"" help:"What to print of it."`
+	At   string  `placeholder:"TIME" help:"As it was at this time."`
+	Seq  *uint64 `placeholder:"N" help:"As it was at this sequence."`
 	contextFlags
 }
 
@@ -80,9 +85,12 @@ type contextGetCommand struct {
 func (*contextGetCommand) Help() string {
 	return pathHelp + `
 
+` + momentHelp + `
+
 Examples:
   weft context get client
-  weft context get client address.city`
+  weft context get client address.city
+  weft context get client --at 2026-11-20T14:03:07Z`
 }
 
 // contextLine is a context with --json.
@@ -102,11 +110,18 @@ func (c *contextGetCommand) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	was, err := c.moment()
+	if err != nil {
+		return err
+	}
 	s, ctx, done, err := c.open(ctx, p)
 	if err != nil {
 		return err
 	}
 	defer done()
+	if was != nil {
+		return c.past(ctx, p, s.app.Contexts(), was, path)
+	}
 	state, err := s.app.Contexts().Get(ctx, c.Name)
 	if err != nil {
 		return c.late(err)

@@ -83,6 +83,7 @@ type Contexts struct {
 	wg      sync.WaitGroup
 	stats   counters
 	count   atomic.Int64 // of contexts in the realm, below 0 if it is not known
+	age     atomic.Int64 // of the history, 0 if it is not limited or not known
 	keeper  *keeper      // nil without a directory
 	keep    sync.Once
 	outages outages
@@ -125,6 +126,9 @@ type Stats struct {
 	Replayed    uint64 `json:"replayed"`
 	Overwritten uint64 `json:"overwritten"`
 	Waiting     int64  `json:"waiting"`
+	// Unrecorded is how often the history had not recorded in time what a write was to
+	// take away: a compaction was put off, or an app's write was made all the same.
+	Unrecorded uint64 `json:"unrecorded"`
 	// Conflated is how many states slow watches were spared.
 	Conflated uint64 `json:"conflated"`
 	// Snapshots, Gaps and Caught are those of all replicas that are open.
@@ -132,7 +136,7 @@ type Stats struct {
 }
 
 type counters struct {
-	writes, refused, retried, conflicts, compactions, mended, unreadable, ended, journalled, replayed, overwritten, conflated atomic.Uint64
+	writes, refused, retried, conflicts, compactions, mended, unreadable, ended, unrecorded, journalled, replayed, overwritten, conflated atomic.Uint64
 }
 
 // New makes the contexts of a realm, offline until Connected is called.
@@ -221,6 +225,9 @@ func (c *Contexts) verify(follow bool) {
 			c.usable = err
 		}
 		c.mu.Unlock()
+		if age, err := c.bucket.History().Age(c.ctx); err == nil {
+			c.age.Store(int64(age))
+		}
 		if err == nil || !isUnusable(err) {
 			break
 		}
@@ -433,7 +440,7 @@ func (c *Contexts) Stats() Stats {
 	n := &c.stats
 	st := Stats{
 		Writes: n.writes.Load(), Refused: n.refused.Load(), Retried: n.retried.Load(), Conflicts: n.conflicts.Load(),
-		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Ended: n.ended.Load(),
+		Compactions: n.compactions.Load(), Mended: n.mended.Load(), Unreadable: n.unreadable.Load(), Ended: n.ended.Load(), Unrecorded: n.unrecorded.Load(),
 		Journalled: n.journalled.Load(), Replayed: n.replayed.Load(), Overwritten: n.overwritten.Load(), Waiting: c.outages.waiting.Load(), Conflated: n.conflated.Load(),
 	}
 	c.mu.Lock()

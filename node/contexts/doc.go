@@ -114,7 +114,18 @@
 // [App.WatchFunc] makes a watch without a goroutine, which is polled. An Event has the
 // writes themselves where it is of exactly one operation, see Event.Edits.
 //
-// [App.At] is what an object was at a revision, as long as the bucket has it.
+// # The past
+//
+// [App.History] lists who changed what and when, [App.At] and [App.AtTime] are what a
+// context was, [App.Revert] makes it that again by one more write. They are answered from
+// the realm's history, see package kv, and are right or an error: what is not known has
+// [kv.ErrNotRecorded] in its chain, and History says where something is missing. An app
+// is held to the permissions of now and to those of then.
+//
+// Before a write takes something away, this node waits until the history has it: a
+// compaction is put off otherwise, and the write of an app made after three seconds, with
+// a warning, and counted in Stats.Unrecorded. Before a context is written to whose root
+// was not written for a day, or an eighth of the history's age, it gets a checkpoint.
 //
 // # Concurrency
 //

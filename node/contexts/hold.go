@@ -87,7 +87,7 @@ func (s *shared) touch(ctx context.Context, by Writer) (h hold, err error) {
 		if err != nil || m.value().Lifetime != RefCounted {
 			return hold{}, nil // nobody counts it
 		}
-		w := kv.Write{Key: subjects.ContextMeta(s.token), Op: kv.Put, Value: e.Value, Format: e.Format, By: by.String(), If: &e.Seq}
+		w := kv.Write{Key: subjects.ContextMeta(s.token), Op: kv.Put, Value: e.Value, Format: e.Format, By: by.String(), Who: s.c.whoIs(by.App), If: &e.Seq}
 		id := newID()
 		seq, err := s.c.bucket.Commit(ctx, id, []kv.Write{w})
 		switch {

@@ -143,6 +143,7 @@ type (
 		Node      subjects.Node `msgpack:"node"`
 		Meta      []byte        `msgpack:"meta,omitempty"`
 		MustExist bool          `msgpack:"mustExist,omitempty"`
+		Who       kv.Who        `msgpack:"who"`
 		Base      uint64        `msgpack:"base"`
 		Known     bool          `msgpack:"known"`
 		Written   int64         `msgpack:"written"` // milliseconds of Unix time
@@ -186,7 +187,7 @@ func (r editRecord) edit(by Writer) (kv.Edit, error) {
 
 func (k *journalled) put(context string) (journal.Change, error) {
 	r := &writeRecord{
-		Context: context, ID: k.id, Task: uint8(k.task), App: k.by.App, Node: k.by.Node, Meta: k.encoded, MustExist: k.mustExist,
+		Context: context, ID: k.id, Task: uint8(k.task), App: k.by.App, Node: k.by.Node, Meta: k.encoded, MustExist: k.mustExist, Who: k.who,
 		Base: k.base, Known: k.known, Written: k.written.UnixMilli(),
 	}
 	for _, e := range k.edits {
@@ -196,7 +197,7 @@ func (k *journalled) put(context string) (journal.Change, error) {
 }
 
 func (r *writeRecord) journalled(key uint64) (*journalled, error) {
-	o := &op{task: task(r.Task), by: Writer{r.App, r.Node}, encoded: r.Meta, mustExist: r.MustExist}
+	o := &op{task: task(r.Task), by: Writer{r.App, r.Node}, encoded: r.Meta, mustExist: r.MustExist, who: r.Who}
 	for _, x := range r.Edits {
 		e, err := x.edit(o.by)
 		if err != nil {

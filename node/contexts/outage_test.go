@@ -326,6 +326,32 @@ func TestRestartWhileAway(t *testing.T) {
 	})
 }
 
+// After a restart only the history knows what the context was when it was written: a
+// compaction meanwhile is no reason to drop what nobody else has written to.
+func TestRestartAndCompaction(t *testing.T) {
+	inPair(t, "", func(t *testing.T, x *pair) {
+		x.ann.set("x", object{"a": 1, "b": 1})
+		want(t, `{"a":1,"b":1}`, "x", x.bob)
+		x.away()
+		x.ann.journal("x", object{"a": 2})
+		x.ann.journal("x", object{"b": 2})
+		x.a.stop()
+		for i := range 300 {
+			x.bob.update("x", object{"b": i, fmt.Sprintf("k%d", i): 1})
+			x.bob.update("x", object{fmt.Sprintf("k%d", i): nil})
+		}
+		time.Sleep(10 * time.Second)
+		if x.b.Stats().Compactions == 0 {
+			t.Error("no compaction")
+		}
+		x.a = x.open("a")
+		x.ann = x.a.join("ann")
+		x.back()
+		want(t, `{"a":2,"b":299}`, "x", x.ann, x.bob)
+		wantNotices(t, "x.b=2 overwritten", x.ann)
+	})
+}
+
 // A node that has never seen the fabric works, and adds what it has when it does.
 func TestStartAway(t *testing.T) {
 	inPair(t, "", func(t *testing.T, x *pair) {

@@ -2,37 +2,47 @@ package contexts_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/node/contexts"
 	"github.com/weft-fabric/weft/wire"
 )
 
-// at is the object of x at a revision, "unknown" if that is not known.
-func (a *app) at(revision uint64) string {
+// at is the object of x at a sequence, "none", "unknown" or the code of an error.
+func (a *app) at(sequence uint64) string {
 	a.t.Helper()
-	v, ok, err := a.At(a.t.Context(), "x", revision)
+	p, err := a.At(a.t.Context(), "x", sequence)
+	return a.pastText(p, err)
+}
+
+func (a *app) pastText(p contexts.Past, err error) string {
+	a.t.Helper()
 	switch {
+	case errors.Is(err, kv.ErrNotRecorded):
+		return "unknown"
 	case err != nil:
 		return string(wire.CodeOf(err))
-	case !ok:
-		return "unknown"
+	case !p.Exists:
+		return "none"
 	}
-	return text(a.t, v)
+	return text(a.t, p.Object)
 }
 
-func wantAt(t *testing.T, a *app, revision uint64, want string) {
+func wantAt(t *testing.T, a *app, sequence uint64, want string) {
 	t.Helper()
-	if got := a.at(revision); got != want {
-		t.Errorf("at %d: got %s, want %s", revision, got, want)
+	if got := a.at(sequence); got != want {
+		t.Errorf("at %d: got %s, want %s", sequence, got, want)
 	}
 }
 
-// TestAt: the past is what it was, as long as the bucket has it.
+// TestAt: the past is what it was, also when a path was written often since, or was
+// taken away.
 func TestAt(t *testing.T) {
 	inHub(t, func(t *testing.T, h *hub) {
 		a, b := h.node("a"), h.node("b")
@@ -48,57 +58,64 @@ func TestAt(t *testing.T) {
 		second := bob.update("x", object{"b": nil, "a": 5})
 		ann.set("other", object{"a": 2})
 		for _, who := range []*app{ann, bob} {
-			wantAt(t, who, 1, "unknown") // before it was created
+			wantAt(t, who, 0, "none")
+			wantAt(t, who, created-1, "none")
 			wantAt(t, who, created, `{"a":1,"o":{"p":1}}`)
 			wantAt(t, who, first, `{"a":1,"b":2,"c":3,"o":{"p":1}}`)
 			wantAt(t, who, second, `{"a":5,"c":3,"o":{"p":1,"q":4}}`)
 			wantAt(t, who, second+100, `{"a":5,"c":3,"o":{"p":1,"q":4}}`)
 		}
-		// After eight newer writes of a path it is not known what was there.
-		for i := range 7 {
-			bob.update("x", object{"c": 10 + i})
+		var last uint64
+		for i := range 20 {
+			last = bob.update("x", object{"c": 10 + i})
 		}
 		wantAt(t, ann, first, `{"a":1,"b":2,"c":3,"o":{"p":1}}`)
-		last := bob.update("x", object{"c": 20})
-		wantAt(t, ann, first, "unknown")
-		wantAt(t, ann, last, `{"a":5,"c":20,"o":{"p":1,"q":4}}`)
-		// A conditional write takes away what is below it.
+		wantAt(t, ann, last, `{"a":5,"c":29,"o":{"p":1,"q":4}}`)
+		// A conditional write takes away what is below it, an end everything.
 		if _, err := bob.Update(t.Context(), "x", object{"d": 1}, contexts.IfRevision(last)); err != nil {
 			t.Fatal(err)
 		}
-		wantAt(t, ann, last, "unknown")
-		_, _, err := ann.At(t.Context(), "", 1)
+		wantAt(t, ann, last, `{"a":5,"c":29,"o":{"p":1,"q":4}}`)
+		_, err := ann.At(t.Context(), "", 1)
 		wantCode(t, err, wire.BadName)
 		if _, err := ann.Destroy(t.Context(), "x"); err != nil {
 			t.Fatal(err)
 		}
-		wantAt(t, ann, last, "unknown")
+		wantAt(t, ann, last, `{"a":5,"c":29,"o":{"p":1,"q":4}}`)
+		wantAt(t, ann, last+100, "none")
+		ended := time.Now()
+		time.Sleep(20 * time.Minute) // no trace in the bucket of what was before
+		wantAt(t, ann, last, `{"a":5,"c":29,"o":{"p":1,"q":4}}`)
 		ann.create("x", object{"anew": 1}, contexts.Terms{Read: "$nobody", Write: "$nobody"})
 		synctest.Wait()
-		wantAt(t, ann, last, "unknown")
+		wantAt(t, ann, last, `{"a":5,"c":29,"o":{"p":1,"q":4}}`)
 		wantAt(t, bob, last, "denied")
-		time.Sleep(20 * time.Minute) // no trace of what was before
-		wantAt(t, ann, last, "unknown")
+		p, err := ann.AtTime(t.Context(), "x", ended)
+		if got := ann.pastText(p, err); got != "none" {
+			t.Errorf("at its end: %s", got)
+		}
+		if n := a.Stats().Unrecorded + b.Stats().Unrecorded; n > 0 {
+			t.Errorf("the history was late %d times", n)
+		}
 		a.line.Cut()
 		time.Sleep(time.Second)
 		wantAt(t, ann, last, "offline")
 	})
 }
 
-// TestAtCompacted: a compaction keeps what was at its newest write, and nothing before.
+// TestAtCompacted: a compaction takes nothing from the past.
 func TestAtCompacted(t *testing.T) {
 	inHub(t, func(t *testing.T, h *hub) {
 		a := h.node("a")
 		defer a.stop()
 		ann := a.join("ann")
 		ann.set("x", object{})
-		var early, last uint64
 		many := object{}
 		for i := range 300 {
 			many[fmt.Sprint("k", i)] = i
 		}
-		early = ann.update("x", object{"first": 1})
-		last = ann.update("x", many)
+		early := ann.update("x", object{"first": 1})
+		last := ann.update("x", many)
 		want(t, ann.get("x"), "x", ann)
 		was := ann.get("x")
 		time.Sleep(5 * time.Second)
@@ -107,42 +124,9 @@ func TestAtCompacted(t *testing.T) {
 		}
 		for range 2 {
 			wantAt(t, ann, last, was)
-			wantAt(t, ann, early, "unknown")
+			wantAt(t, ann, early, `{"first":1}`)
 			ann.update("x", object{"k1": "new"})
 			time.Sleep(20 * time.Minute) // the markers are gone
-		}
-	})
-}
-
-// TestAtLost loses a part of a long history on its way: it is read again.
-func TestAtLost(t *testing.T) {
-	inHub(t, func(t *testing.T, h *hub) {
-		a := h.node("a")
-		defer a.stop()
-		ann := a.join("ann")
-		ann.set("x", object{})
-		var was string
-		var rev uint64
-		for round := range 8 { // 800 writes: more than a page
-			many := object{}
-			for i := range 100 {
-				many[fmt.Sprint("k", i)] = round
-			}
-			if r := ann.update("x", many); round == 2 {
-				rev, was = r, ann.get("x")
-			}
-		}
-		wantAt(t, ann, rev, was)
-		n := 0
-		a.line.Drop(func(subject string) bool {
-			if strings.HasPrefix(subject, "_R.") {
-				n++
-			}
-			return n > 150 && n <= 350
-		})
-		wantAt(t, ann, rev, was)
-		if n < 1600 {
-			t.Errorf("only %d answers: it was not read again", n)
 		}
 	})
 }

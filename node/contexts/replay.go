@@ -43,7 +43,7 @@ func (s *shared) resolve() error {
 		if !s.isOpen(a) {
 			continue
 		}
-		seq, made, err := s.outcome(a)
+		made, err := s.outcome(a)
 		if err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func (s *shared) resolve() error {
 			}
 		}
 		s.mu.Unlock()
-		s.c.log.Debug("what was sent before the fabric went away", slog.String("context", s.name), slog.Bool("made", made), slog.Uint64("sequence", seq))
+		s.c.log.Debug("what was sent before the fabric went away", slog.String("context", s.name), slog.Bool("made", made))
 		if err := s.settled(batch, a.lost); err != nil {
 			return err
 		}
@@ -72,18 +72,50 @@ func (s *shared) isOpen(a *attempt) bool {
 }
 
 // outcome says whether an attempt was made, and then sees to it that it is not later.
-func (s *shared) outcome(a *attempt) (seq uint64, made bool, err error) {
+func (s *shared) outcome(a *attempt) (made bool, err error) {
 	ctx, cancel := context.WithTimeout(s.c.ctx, replayTimeout)
 	defer cancel()
 	writes := make([]kv.Write, len(a.keys))
 	for i, key := range a.keys {
 		writes[i].Key = key
 	}
-	seq, made, err = s.c.bucket.Committed(ctx, a.id, writes, a.after)
-	if err == nil && !made && time.Since(a.sent) < fenceFor {
-		seq, made, err = s.c.bucket.Fence(ctx, s.c.cfg.Self, a.id, a.keys[0])
+	_, made, err = s.c.bucket.Committed(ctx, a.id, writes, a.after)
+	switch {
+	case err != nil || made:
+		return made, err
+	case time.Since(a.sent) < fenceFor:
+		_, made, err = s.c.bucket.Fence(ctx, s.c.cfg.Self, a.id, a.keys[0])
+		return made, err
 	}
-	return seq, made, err
+	return s.c.bucket.History().Made(ctx, s.token, a.id, a.after)
+}
+
+// recall finds out what the context was when writes were made that need it: after a
+// restart nobody but the history knows.
+func (s *shared) recall(batch []*journalled, t *kv.Tree) error {
+	for _, k := range batch {
+		s.mu.Lock()
+		needed := k.task != create && k.known && k.was == nil && k.base > 0 && t.Exists() && slices.ContainsFunc(k.edits, func(e kv.Edit) bool {
+			return t.ChangedSince(e.Path, k.base, s.own) == kv.Values
+		})
+		s.mu.Unlock()
+		if !needed {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(s.c.ctx, replayTimeout)
+		p, err := s.c.bucket.History().At(ctx, s.token, k.base)
+		cancel()
+		switch {
+		case err == nil:
+			s.mu.Lock()
+			k.was = p.Tree.View()
+			s.mu.Unlock()
+		case errors.Is(err, kv.ErrNotRecorded):
+		default:
+			return wire.AsError(err)
+		}
+	}
+	return nil
 }
 
 // batch is what of the kept writes is made together: the first that makes or ends the
@@ -109,6 +141,9 @@ func (s *shared) merge(batch []*journalled) error {
 	for try := 1; ; try++ {
 		t, upTo, err := s.snapshotUpTo(time.Now().Add(replayTimeout))
 		if err != nil {
+			return err
+		}
+		if err := s.recall(batch, t); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -173,12 +208,13 @@ func (s *shared) reconcile(batch []*journalled, t *kv.Tree) (writes []kv.Write, 
 			gone = lostOf(first, first.edits, whyOverwritten)
 		default:
 			writes = t.Destruction(first.by.String())
+			s.label(writes, first.op)
 		}
 		return writes, nil, gone, nil
 	case create:
 		if !t.Exists() {
 			writes, err = t.Create(first.edits[0], first.encoded)
-			label(writes, s.token, s.name)
+			s.label(writes, first.op)
 		} else if !t.View().Equal(first.edits[0].Value) {
 			gone = lostOf(first, first.edits, whyOverwritten)
 		}
@@ -219,7 +255,11 @@ func (s *shared) reconcile(batch []*journalled, t *kv.Tree) (writes []kv.Write, 
 	} else {
 		writes, err = t.Rewrite(list)
 	}
-	label(writes, s.token, s.name)
+	ops := make([]*op, len(batch))
+	for i, k := range batch {
+		ops[i] = k.op
+	}
+	s.label(writes, ops...)
 	return writes, edits, gone, err
 }
 

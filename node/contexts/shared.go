@@ -58,6 +58,8 @@ type shared struct {
 	by      Writer    // who made the newest change of view
 	watches map[*Watch]struct{}
 	closed  bool
+	// rooted is when the root was written last, by this machine's clock.
+	rooted time.Time
 	// large says that the object was found above its limit.
 	large bool
 	// admitting, sending and compacting say that a goroutine does that.
@@ -163,6 +165,9 @@ func (s *shared) update(u kv.Update) {
 		e := &u.Entries[i]
 		if k, ok := e.Key.Context(); ok && !k.Meta && (newest == nil || e.Seq > newest.Seq) {
 			newest = e
+		}
+		if e.Key == subjects.ContextRoot(s.token) {
+			s.rooted = s.c.when(e.Time)
 		}
 		if s.flight != nil && s.flight.sees(e) {
 			s.settle()
@@ -275,7 +280,7 @@ func (s *shared) state() state {
 // expires, nodes that have it and nodes that come later would not agree.
 // mu is held.
 func (s *shared) mend(e kv.Entry) {
-	w := kv.Write{Key: e.Key, Op: e.Op, Value: e.Value, Format: e.Format, By: e.By, AsOf: e.AsOf, If: &e.Seq, Name: s.hashed()}
+	w := kv.Write{Key: e.Key, Op: e.Op, Value: e.Value, Format: e.Format, By: e.By, Who: e.Who, AsOf: e.AsOf, If: &e.Seq, Name: s.hashed()}
 	if w.Op == kv.Purge {
 		w.Op = kv.Delete
 	}

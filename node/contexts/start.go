@@ -238,6 +238,7 @@ func (s *shared) enter(o *op) {
 		s.c.end(o, Ack{Revision: s.tree.Revision()}, nil)
 		return
 	}
+	o.who = s.c.whoIs(o.by.App)
 	s.pending = append(s.pending, o)
 	if !o.quiet {
 		s.by = o.by

@@ -30,6 +30,14 @@ const (
 	doubt = kv.CommitMemory / 2
 	// compactJitter keeps the nodes from compacting all at once.
 	compactJitter = 500 * time.Millisecond
+	// recordWithin is how long a write that takes something away waits for the history
+	// to have it. Then an app's write is made all the same, and a compaction is not.
+	recordWithin = 3 * time.Second
+	// checkpointEvery is how old the newest write of the root may be when a context is
+	// written to: the past is folded from it on, and it must be in the history.
+	// checkpointShare is how many of them fit in the history's age.
+	checkpointEvery = 24 * time.Hour
+	checkpointShare = 8
 )
 
 // Option changes a write.
@@ -65,6 +73,7 @@ type op struct {
 	encoded    []byte
 	mustExist  bool // the edits create nothing
 	by         Writer
+	who        kv.Who
 	quiet      bool // it does not show before it is made
 	// still says, given the metadata in the snapshot that it is planned on, why it is
 	// not to be made any more.
@@ -196,10 +205,10 @@ func (s *shared) send() {
 			}
 		}
 		s.mu.Lock()
-		full := s.tree.Keys() >= kv.MaxKeys
+		full, old := s.tree.Keys() >= kv.MaxKeys, s.isOld()
 		s.mu.Unlock()
-		if full {
-			s.compact()
+		if full || old {
+			s.compact(full)
 		}
 		f, fresh, ok := s.next(try > 0)
 		if !ok {
@@ -304,8 +313,21 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 			return f, true, true // and the snapshot says why
 		}
 	}
-	label(f.writes, s.token, s.name)
+	s.label(f.writes, f.ops...)
 	return f, false, true
+}
+
+// label writes on each write who made it, of those whose operations they are, and a
+// context's name on puts of the root whose key has only its hash.
+func (s *shared) label(writes []kv.Write, ops ...*op) {
+	for i := range writes {
+		for _, o := range ops {
+			if o.by.String() == writes[i].By {
+				writes[i].Who = o.who
+			}
+		}
+	}
+	label(writes, s.token, s.name)
 }
 
 // label writes a context's name on puts of the root whose key has only its hash.
@@ -361,6 +383,7 @@ func (s *shared) planFresh(f *flight, again bool) error {
 		return err
 	}
 	writes, err := s.plan(o, t)
+	s.label(writes, o)
 	if again && o.task == destroy && o.ifRevision == nil {
 		// Others go on writing below the root. What they write does not show
 		// without it; a compaction takes it away.
@@ -405,7 +428,6 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 	default:
 		writes, err = t.Plan(o.edits)
 	}
-	label(writes, s.token, s.name)
 	return writes, err
 }
 
@@ -418,6 +440,10 @@ func (s *shared) commit(f *flight) (uint64, error) {
 	s.mu.Lock()
 	f.after = max(f.planned, s.tree.Revision())
 	s.mu.Unlock()
+	if err := s.recorded(f.writes); err != nil {
+		s.c.stats.unrecorded.Add(1)
+		s.c.log.Warn("what a write takes away may be missing in the history", slog.String("context", s.name), slog.Any("error", err))
+	}
 	started, until := time.Now(), f.until
 	f.sent = started
 	for {
@@ -451,6 +477,17 @@ func (s *shared) commit(f *flight) (uint64, error) {
 			return 0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name)
 		}
 	}
+}
+
+// recorded waits until the history has what writes take away.
+func (s *shared) recorded(writes []kv.Write) error {
+	last := kv.Purged(writes)
+	if last == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.c.ctx, recordWithin)
+	defer cancel()
+	return s.c.bucket.History().Await(ctx, last)
 }
 
 func latest(a, b time.Time) time.Time {
@@ -568,7 +605,7 @@ func (s *shared) finish(f *flight, revision uint64, err error) bool {
 		s.compacting = true
 		s.c.wg.Go(func() {
 			s.sleep(compactJitter)
-			s.compact()
+			s.compact(false)
 			s.mu.Lock()
 			s.compacting = false
 			s.mu.Unlock()
@@ -578,24 +615,40 @@ func (s *shared) finish(f *flight, revision uint64, err error) bool {
 	return s.sending
 }
 
-// compact leaves of the context's keys the root alone, or of very many some.
-func (s *shared) compact() {
+// isOld says whether the context needs a checkpoint before it is written to. mu is held.
+func (s *shared) isOld() bool {
+	return s.tree.Exists() && time.Since(s.rooted) > s.c.checkpointEvery()
+}
+
+// compact leaves of the context's keys the root alone, or of very many some. Unless it
+// must, it is left for later if the history has not recorded what it takes away.
+func (s *shared) compact(must bool) {
 	for range conflictTries {
 		s.mu.Lock()
-		needed := s.tree.Keys() >= s.c.cfg.CompactAt && !s.closed
+		needed := (s.tree.Keys() >= s.c.cfg.CompactAt || s.isOld()) && !s.closed
 		s.mu.Unlock()
 		if !needed || s.c.online() != nil {
 			return
 		}
-		t, err := s.snapshot(time.Now().Add(wire.WriteTimeout))
+		t, upTo, err := s.snapshotUpTo(time.Now().Add(wire.WriteTimeout))
 		if err != nil {
 			return // the next write tries again
 		}
-		writes := t.Compaction(kv.MaxBatch, Writer{Node: s.c.cfg.Self}.String())
+		writes := t.Checkpoint(Writer{Node: s.c.cfg.Self}.String(), upTo)
 		if len(writes) == 0 {
 			return
 		}
-		label(writes, s.token, s.name)
+		s.label(writes)
+		if err := s.recorded(writes); err != nil {
+			s.c.stats.unrecorded.Add(1)
+			s.c.log.Debug("the history has not recorded what a compaction takes away", slog.String("context", s.name), slog.Any("error", err))
+			s.mu.Lock()
+			s.rooted = time.Now() // or every write would wait
+			s.mu.Unlock()
+			if !must {
+				return
+			}
+		}
 		id := newID()
 		ctx, cancel := context.WithTimeout(s.c.ctx, wire.WriteTimeout)
 		first, err := s.c.bucket.Commit(ctx, id, writes)

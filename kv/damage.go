@@ -61,7 +61,7 @@ func (b *Bucket) newTailError(leader, seen uint64) *tailError {
 
 // health is what the readers of a bucket know of the replicas of its stream.
 type health struct {
-	auditing sync.Mutex // held while messages are counted
+	auditing chan struct{} // has room while no messages are counted
 
 	mu       sync.Mutex
 	replicas map[*Replica]struct{} // ours, which follow
@@ -207,8 +207,12 @@ func (b *Bucket) lost(cut, seen uint64) {
 // another has lost some, which nothing else of NATS shows.
 func (b *Bucket) audit(ctx context.Context) {
 	h := &b.health
-	h.auditing.Lock()
-	defer h.auditing.Unlock()
+	select {
+	case h.auditing <- struct{}{}:
+		defer func() { <-h.auditing }()
+	case <-ctx.Done():
+		return
+	}
 	h.mu.Lock()
 	due := !time.Now().Before(h.next)
 	h.mu.Unlock()

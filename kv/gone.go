@@ -45,8 +45,12 @@ func (r *Replica) newest() (top uint64, created time.Time) {
 
 // read takes one snapshot, and looks for what proves that keys are gone.
 func (r *Replica) read(ctx context.Context) error {
-	r.reading.Lock()
-	defer r.reading.Unlock()
+	select {
+	case r.reading <- struct{}{}:
+		defer func() { <-r.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if r.bucket.keeps {
 		r.bucket.audit(ctx)
 	}

@@ -89,7 +89,7 @@ func Contexts(l *link.Link, r subjects.Realm) *Bucket {
 }
 
 func newBucket(b *Bucket) *Bucket {
-	b.health.replicas, b.health.suspects = map[*Replica]struct{}{}, map[string]*suspect{}
+	b.health.auditing, b.health.replicas, b.health.suspects = make(chan struct{}, 1), map[*Replica]struct{}{}, map[string]*suspect{}
 	return b
 }
 

@@ -23,6 +23,8 @@ const (
 	// when again after a doubt.
 	auditEvery = 20 * time.Second
 	auditSoon  = 4 * time.Second
+	// auditPatience is how long a reader waits for another that counts.
+	auditPatience = time.Second
 	// auditTries bounds the requests that are made until every replica has answered:
 	// a server picks one of them at random.
 	auditTries = 12
@@ -61,7 +63,7 @@ func (b *Bucket) newTailError(leader, seen uint64) *tailError {
 
 // health is what the readers of a bucket know of the replicas of its stream.
 type health struct {
-	auditing sync.Mutex // held while messages are counted
+	auditing chan struct{} // has room while no messages are counted
 
 	mu       sync.Mutex
 	replicas map[*Replica]struct{} // ours, which follow
@@ -207,10 +209,14 @@ func (b *Bucket) lost(cut, seen uint64) {
 // another has lost some, which nothing else of NATS shows.
 func (b *Bucket) audit(ctx context.Context) {
 	h := &b.health
-	if !h.auditing.TryLock() {
-		return // somebody does
+	select {
+	case h.auditing <- struct{}{}:
+		defer func() { <-h.auditing }()
+	case <-time.After(auditPatience): // who counts is held up; that must not hold up readers
+		return
+	case <-ctx.Done():
+		return
 	}
-	defer h.auditing.Unlock()
 	h.mu.Lock()
 	due := !time.Now().Before(h.next)
 	h.mu.Unlock()

@@ -71,7 +71,7 @@ type Replica struct {
 	// gone says which of some keys were removed after the sequences that are known of
 	// them, in this creation of the stream; see [Bucket.removed].
 	gone    func(ctx context.Context, keys map[subjects.Key]uint64, created time.Time) ([]subjects.Key, error)
-	reading chan struct{} // has room for one, who may use what follows
+	reading chan struct{} // has room while nobody reads; guards what follows
 	short   time.Time     // since when less than the leader has is read
 	low     time.Time     // since when the leader has less than was seen ...
 	cut     uint64        // ... and the least that it had since
@@ -136,8 +136,8 @@ func (b *Bucket) Replicate(filters []subjects.Key, whole bool, log *slog.Logger,
 
 func newReplica(b *Bucket, filters []subjects.Key, whole bool, log *slog.Logger, update func(Update)) *Replica {
 	return &Replica{
-		bucket: b, filters: filters, whole: whole, log: log, update: update, gone: b.removed,
-		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}), reading: make(chan struct{}, 1),
+		bucket: b, filters: filters, whole: whole, log: log, update: update, gone: b.removed, reading: make(chan struct{}, 1),
+		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
 		seqs: map[subjects.Key]mark{}, purged: map[subjects.Key]uint64{},
 	}
 }

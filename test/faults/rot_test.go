@@ -30,7 +30,7 @@ const (
 	rotRealm    = "rot"
 	rotStream   = "KV_weft_rot_ctx"
 	rotContexts = 40
-	rotPaths    = 20
+	rotPaths    = 10
 	// rotPad makes the stream several message blocks long. What is lost of the newest
 	// nats-server gets from the leader, what is lost of the others it does not.
 	rotPad = 100 << 10
@@ -53,6 +53,7 @@ func TestOneReplicaRots(t *testing.T) {
 		"index is gone": {do: rotIndex, harmless: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait most of the time
 			t.Logf("SEED=%d", seed)
 			rot(t, rand.New(rand.NewPCG(seed, 0)), fault.do, fault.harmless)
 		})

@@ -151,7 +151,7 @@ func TestNodeBeforeHub(t *testing.T) {
 	refused(t, r, "offline: ")
 	f.startHub()
 	began := time.Now()
-	n.line(`"online"`)
+	n.line(`"fabric: online"`)
 	t.Logf("online %.1f s after the hub was there", time.Since(began).Seconds())
 	eventually(t, soon, "both nodes are listed", func() bool { return len(f.nodes()) == 2 })
 }

@@ -31,10 +31,11 @@
 // # What is checked
 //
 //   - Audit: each write that was acknowledged as durable is in the stream at the
-//     revision that the app was told, with its value; each that was acknowledged as
-//     journalled is in the stream, or superseded by a later write of the same
-//     node, or has its overwritten notice. What was refused is not in the stream, and
-//     nothing is there that nobody wrote.
+//     revision that the app was told, with its value; each path of one that was
+//     acknowledged as journalled is in the stream, or superseded by a later write of
+//     the same node, or in its overwritten notice, and not on top of what another
+//     node wrote after it. What was refused is not in the stream, and nothing is there
+//     that nobody wrote, or twice.
 //   - Order: a write that began after another one was acknowledged has a higher
 //     revision, and reads of what the leader has, with all writes, are linearizable
 //     (porcupine).
@@ -48,16 +49,17 @@
 //   - Memory: the nodes of a long run are not larger at its end than they were.
 //
 // Each checker has a test that feeds it sound and broken histories
-// (checkers_test.go), and TestBroken has nodes that are broken on purpose, which only
-// a build with the tag broken can be: the fold, the reading after a reconnect, the
-// acknowledgement. The run must find each.
+// (checkers_test.go), and TestBroken has nodes that are broken on purpose, through a
+// variable that only the linker reaches (kv/broken.go): the fold, the merge after an
+// outage, the reading after a reconnect, the acknowledgement. The run must find each.
 //
 // # Power cuts
 //
 // A node with the embedded default keeps its store on an ext4 filesystem in a file.
 // At a moment of the seed's choice its process is stopped, the file is copied, and a
 // node is started on the copy: whatever had not been synced is not in it. All that
-// was acknowledged must be there. The control is the same with NATS's own sync of two
+// was acknowledged must be there, also by a node whose fabric is away, and which has
+// only its journal. The control is the same with NATS's own sync of two
 // minutes, and must lose something.
 //
 // # To reproduce

@@ -62,6 +62,11 @@
 // only its journal. The control is the same with NATS's own sync of two
 // minutes, and must lose something.
 //
+// # Damage
+//
+// One server of three has its store damaged while it is down (rot_test.go): apps
+// never see less than was acknowledged, and an alarm says which server it is.
+//
 // # To reproduce
 //
 // A failing run prints its seed and the command. The schedule and the writes are

@@ -1,6 +1,7 @@
 # Six words: fmt, lint, test, race, bench, e2e.
 #   make race RUN=TestLease       make bench BENCH=Push
 #   make e2e SEED=42 MINUTES=30   both reach the tests as environment variables
+#   make e2e RUN=TestFaults       one of the long tests
 
 RUN   ?= .
 BENCH ?= .
@@ -42,7 +43,7 @@ bench:
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 e2e:
-	go test -tags e2e -count=1 -timeout 0 -p 1 -v ./test/...
+	go test -tags e2e -count=1 -timeout 0 -p 1 -v -run '$(RUN)' ./test/...
 
 # Built from tools/go.mod, which keeps the linter's dependencies out of ours.
 $(golangci): tools/go.mod tools/go.sum

@@ -12,6 +12,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -57,7 +58,7 @@ type Cluster struct {
 func New(t testing.TB, realm string) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, up: make([]*server.Server, Servers)}
-	ports := freePorts(t, 2*Servers)
+	ports := FreePorts(t, 2*Servers)
 	var routes []*url.URL
 	for i := range Servers {
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[Servers+i])})
@@ -97,16 +98,21 @@ func (c *Cluster) provision(ctx context.Context, realm string) error {
 	return node.Provision(ctx, node.NATS{URL: c.URL()}, realm, Servers)
 }
 
-func freePorts(t testing.TB, n int) []int {
+// FreePorts are n loopback ports that nobody uses now. They are below those that the
+// system gives to clients, so that they stay free while a server is away.
+func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for try := 0; len(ports) < n && try < 100*n; try++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	if len(ports) < n {
+		t.Fatal("no free ports")
 	}
 	return ports
 }

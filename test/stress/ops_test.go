@@ -10,6 +10,7 @@ import (
 
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/node/contexts"
+	"github.com/weft-fabric/weft/test/model"
 	"github.com/weft-fabric/weft/wire"
 )
 
@@ -73,7 +74,7 @@ func (o *op) String() string {
 	var paths []string
 	for _, e := range o.edits {
 		what := "="
-		if e.value == nothing {
+		if e.value == model.Nothing {
 			what = "-"
 		}
 		paths = append(paths, what+strings.Join(e.path, "/"))
@@ -93,16 +94,16 @@ func (o *op) rewrites() bool { return o.conditional() || o.kind == kindArray || 
 
 // mayBeIdle says whether the operation can have had nothing to do.
 func (o *op) mayBeIdle() bool {
-	return o.joined || !slices.ContainsFunc(o.edits, func(e change) bool { return e.value != nothing })
+	return o.joined || !slices.ContainsFunc(o.edits, func(e change) bool { return e.value != model.Nothing })
 }
 
 // in says whether a batch has a write of the operation.
 func (o *op) in(b *batch) bool {
-	if o.joined || b.messages[0].context != o.context.token || !strings.HasSuffix(b.messages[0].by, o.app.app.Identity().Node) {
+	if o.joined || b.messages[0].Context != o.context.token || !strings.HasSuffix(b.messages[0].By, o.app.app.Identity().Node) {
 		return false
 	}
-	return slices.ContainsFunc(b.relevant(), func(m *message) bool {
-		return o.touches(m.path) && (m.asOf == 0 || m.by == o.by && o.rewrites())
+	return slices.ContainsFunc(b.relevant(), func(m *model.Message) bool {
+		return o.touches(m.Path) && (m.AsOf == 0 || m.By == o.by && o.rewrites())
 	})
 }
 
@@ -115,7 +116,7 @@ func (o *op) touches(path []string) bool {
 
 // touchesAny says whether the operation writes at, above or below path.
 func (o *op) touchesAny(path []string) bool {
-	return slices.ContainsFunc(o.edits, func(e change) bool { return related(e.path, path) })
+	return slices.ContainsFunc(o.edits, func(e change) bool { return model.Related(e.path, path) })
 }
 
 // The three paths that app i writes together and nobody else does.
@@ -130,8 +131,8 @@ var longName = strings.Repeat("x", 100)
 func (a *app) do(o *op, call func(context.Context, *node.Contexts, string) (node.ContextAck, error)) *op {
 	o.app, o.by = a, a.by
 	for i := range o.edits {
-		if o.edits[i].value != nothing {
-			o.edits[i].value = plain(o.edits[i].value)
+		if o.edits[i].value != model.Nothing {
+			o.edits[i].value = model.Plain(o.edits[i].value)
 		}
 	}
 	limit := 2 * wire.WriteTimeout
@@ -181,7 +182,7 @@ func (a *app) paths(o *op, opts ...contexts.Option) {
 		var list []node.PathValue
 		for _, e := range o.edits {
 			pv := node.PathValue{Path: e.path}
-			if e.value != nothing {
+			if e.value != model.Nothing {
 				pv.Value = e.value
 			}
 			list = append(list, pv)
@@ -234,7 +235,7 @@ func (a *app) leaf(o *op) string {
 	case k < 15:
 		n = a.rng.IntN(300)
 	}
-	return tag(o.id) + strings.Repeat("~", n)
+	return model.Tag(o.id) + strings.Repeat("~", n)
 }
 
 // make makes a value; all of it that is a string names the operation.
@@ -272,7 +273,7 @@ func (a *app) update(c *shared) {
 	}
 	for name, v := range values {
 		if v == nil {
-			v = nothing
+			v = model.Nothing
 		}
 		o.edits = append(o.edits, change{[]string{name}, v})
 	}
@@ -290,7 +291,7 @@ func (a *app) setPath(c *shared) {
 }
 
 func (a *app) removePath(c *shared) {
-	o := a.newOp(c, kindRemovePath, change{a.path(), nothing})
+	o := a.newOp(c, kindRemovePath, change{a.path(), model.Nothing})
 	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
 		return c.RemovePath(ctx, name, o.edits[0].path)
 	})
@@ -303,7 +304,7 @@ func (a *app) distinct(o *op, n int) {
 		if slices.ContainsFunc(o.edits, func(e change) bool { return e.path[0] == path[0] }) {
 			continue
 		}
-		v := nothing
+		v := model.Nothing
 		if a.rng.IntN(5) > 0 {
 			v = a.value(o)
 		}
@@ -319,7 +320,7 @@ func (a *app) setPaths(c *shared) {
 
 func (a *app) triple(c *shared) {
 	o := a.newOp(c, kindTriple)
-	v := nothing
+	v := model.Nothing
 	if a.rng.IntN(6) > 0 {
 		v = a.leaf(o)
 	}
@@ -334,7 +335,7 @@ func (a *app) array(c *shared) {
 	if err != nil {
 		return
 	}
-	v, err := decoded(s.At("arr"))
+	v, err := model.Decoded(s.At("arr"))
 	list, ok := v.([]any)
 	if err != nil || !ok || len(list) == 0 || a.rng.IntN(10) == 0 {
 		o.edits = []change{{[]string{"arr"}, []any{a.leaf(o), a.leaf(o), a.leaf(o)}}}
@@ -346,7 +347,7 @@ func (a *app) array(c *shared) {
 	case len(list) == 1 || n < 2 && len(list) < 12:
 		o.edits = append(o.edits, change{[]string{"arr", strconv.Itoa(len(list))}, a.value(o)})
 	case n < 3:
-		o.edits = append(o.edits, change{[]string{"arr", strconv.Itoa(1 + a.rng.IntN(len(list)-1))}, nothing})
+		o.edits = append(o.edits, change{[]string{"arr", strconv.Itoa(1 + a.rng.IntN(len(list)-1))}, model.Nothing})
 	default:
 		o.edits = append(o.edits, change{[]string{"arr", strconv.Itoa(1 + a.rng.IntN(len(list)-1)), "x"}, a.value(o)})
 	}
@@ -358,7 +359,7 @@ func (a *app) long(c *shared) {
 	o := a.newOp(c, kindLong)
 	o.edits = []change{{[]string{a.key(), longName}, a.value(o)}}
 	if a.rng.IntN(4) == 0 {
-		o.edits[0].value = nothing
+		o.edits[0].value = model.Nothing
 	}
 	a.paths(o)
 }
@@ -394,10 +395,10 @@ func (a *app) count(c *shared) {
 			<-tick.C
 			continue
 		}
-		v, err := decoded(s.At(append(slices.Clone(path), "n")...))
+		v, err := model.Decoded(s.At(append(slices.Clone(path), "n")...))
 		n, ok := v.(int64)
 		if err != nil || !ok {
-			a.r.violation("%s: counter %v of %s is %s", a.by, path, c.name, short(v))
+			a.r.violation("%s: counter %v of %s is %s", a.by, path, c.name, model.Short(v))
 			return
 		}
 		o := a.newOp(c, kindCounter)
@@ -416,7 +417,7 @@ func (a *app) whole(o *op) map[string]any {
 		v[a.key()] = a.value(o)
 	}
 	for _, path := range o.context.counters {
-		v = put(v, path, map[string]any{"n": 0, "by": a.leaf(o)}).(map[string]any)
+		v = model.Put(v, path, map[string]any{"n": 0, "by": a.leaf(o)}).(map[string]any)
 	}
 	return v
 }
@@ -442,7 +443,7 @@ func (a *app) create(c *shared) *op {
 }
 
 func (a *app) destroy(c *shared) {
-	o := a.newOp(c, kindDestroy, change{nil, nothing})
+	o := a.newOp(c, kindDestroy, change{nil, model.Nothing})
 	a.do(o, func(ctx context.Context, c *node.Contexts, name string) (node.ContextAck, error) {
 		return c.Destroy(ctx, name)
 	})

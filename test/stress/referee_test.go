@@ -1,103 +1,25 @@
 package stress_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/weft-fabric/weft/test/model"
 )
-
-// place is where a write stands in the fold.
-type place struct{ at, seq uint64 }
-
-func (p place) before(q place) bool { return p.at < q.at || p.at == q.at && p.seq < q.seq }
-
-func (m *message) place() place {
-	if m.asOf > 0 && m.asOf < m.seq {
-		return place{m.asOf, m.seq}
-	}
-	return place{m.seq, m.seq}
-}
-
-// object is a context after some writes.
-type object struct {
-	value  any
-	exists bool
-}
-
-// shown is what a reader sees of it.
-func (o object) shown() any {
-	if !o.exists {
-		return nothing
-	}
-	return o.value
-}
-
-// step is one write in the order of places, and the object after it.
-type step struct {
-	place
-	m     *message
-	after object
-}
-
-// history is all writes of a context.
-type history struct {
-	steps []step
-	all   []*message // compactions too, by sequence
-}
-
-// add folds a message, and everything again that stands behind it.
-func (h *history) add(m *message) {
-	p := m.place()
-	i := len(h.steps)
-	for i > 0 && p.before(h.steps[i-1].place) {
-		i--
-	}
-	h.steps = slices.Insert(h.steps, i, step{place: p, m: m})
-	for ; i < len(h.steps); i++ {
-		h.steps[i].after = h.before(i).fold(h.steps[i].m)
-	}
-}
-
-// before is the object before step i.
-func (h *history) before(i int) object {
-	if i == 0 {
-		return object{value: nothing}
-	}
-	return h.steps[i-1].after
-}
-
-func (o object) fold(m *message) object {
-	x := m.value
-	if m.op != opPut {
-		x = nothing
-	}
-	o.value = put(o.value, m.path, x)
-	if len(m.path) == 0 {
-		o.exists = m.op == opPut
-	}
-	return o
-}
-
-func (h *history) now() object { return h.before(len(h.steps)) }
-
-// find is the step of a message.
-func (h *history) find(m *message) int {
-	return slices.IndexFunc(h.steps, func(s step) bool { return s.m == m })
-}
 
 // batch is the messages of one commit.
 type batch struct {
 	id       string
-	messages []*message
+	messages []*model.Message
 }
 
-func (b *batch) first() uint64 { return b.messages[0].seq }
-func (b *batch) last() uint64  { return b.messages[len(b.messages)-1].seq }
+func (b *batch) first() uint64 { return b.messages[0].Seq }
+func (b *batch) last() uint64  { return b.messages[len(b.messages)-1].Seq }
 
 // relevant are the messages that the fold counts.
-func (b *batch) relevant() (list []*message) {
+func (b *batch) relevant() (list []*model.Message) {
 	for _, m := range b.messages {
-		if m.relevant() {
+		if m.Relevant() {
 			list = append(list, m)
 		}
 	}
@@ -107,8 +29,8 @@ func (b *batch) relevant() (list []*message) {
 // referee folds the record and holds it against what the apps were told.
 type referee struct {
 	r         *run
-	histories map[string]*history // by token
-	places    map[int]place       // of each operation in the record, its first
+	histories map[string]*model.History // by token
+	places    map[int]model.Place       // of each operation in the record, its first
 	fed       uint64
 	open      *batch
 	ids       map[string]bool
@@ -123,11 +45,11 @@ type referee struct {
 
 func newReferee(r *run) *referee {
 	f := &referee{
-		r: r, histories: map[string]*history{}, places: map[int]place{}, ids: map[string]bool{}, told: map[uint64][]*op{},
+		r: r, histories: map[string]*model.History{}, places: map[int]model.Place{}, ids: map[string]bool{}, told: map[uint64][]*op{},
 		doubtful: map[string][]*op{}, purges: map[string]int{}, explained: map[*op]bool{}, counters: map[string]map[int64]bool{},
 	}
 	for _, c := range r.contexts {
-		f.histories[c.token] = &history{}
+		f.histories[c.token] = &model.History{}
 	}
 	for _, o := range r.ops {
 		switch {
@@ -143,27 +65,27 @@ func newReferee(r *run) *referee {
 // feed folds the record up to a sequence.
 func (f *referee) feed(upTo uint64) {
 	for ; f.fed < upTo; f.fed++ {
-		m := f.r.record.get(f.fed + 1)
+		m := f.r.record.Get(f.fed + 1)
 		if m == nil {
 			f.r.violation("sequence %d is not in the record", f.fed+1)
 			continue
 		}
-		if f.histories[m.context] == nil {
+		if f.histories[m.Context] == nil {
 			continue // nodes make the default channels
 		}
-		if f.open != nil && (f.open.id != m.id || f.open.last()+1 != m.seq) {
+		if f.open != nil && (f.open.id != m.ID || f.open.last()+1 != m.Seq) {
 			f.r.violation("a batch without an end, before %s", m)
 			f.close()
 		}
 		if f.open == nil {
-			if m.id == "" || f.ids[m.id] {
+			if m.ID == "" || f.ids[m.ID] {
 				f.r.violation("written twice under one id, or under none: %s", m)
 			}
-			f.ids[m.id] = true
-			f.open = &batch{id: m.id}
+			f.ids[m.ID] = true
+			f.open = &batch{id: m.ID}
 		}
 		f.open.messages = append(f.open.messages, m)
-		if m.end {
+		if m.End {
 			f.close()
 		}
 	}
@@ -174,17 +96,17 @@ func (f *referee) close() {
 	b := f.open
 	f.open = nil
 	f.batches++
-	h := f.histories[b.messages[0].context]
-	h.all = append(h.all, b.messages...)
+	h := f.histories[b.messages[0].Context]
+	h.All = append(h.All, b.messages...)
 	list := b.relevant()
 	for _, m := range list {
-		if m.context != b.messages[0].context {
+		if m.Context != b.messages[0].Context {
 			f.r.violation("a batch of two contexts: %s, %s", b.messages[0], m)
 		}
-		h.add(m)
-		leaves(m.value, "", func(_ string, _ bool, op int) {
-			p := m.place()
-			if old, ok := f.places[op]; !ok || p.before(old) {
+		h.Add(m)
+		model.Leaves(m.Value, "", func(_ string, _ bool, op int) {
+			p := m.Place()
+			if old, ok := f.places[op]; !ok || p.Before(old) {
 				f.places[op] = p
 			}
 		})
@@ -202,18 +124,18 @@ func (f *referee) close() {
 
 // compacted checks that a compaction wrote what the fold had at its place: all that
 // came later is on top of it.
-func (f *referee) compacted(h *history, b *batch) {
+func (f *referee) compacted(h *model.History, b *batch) {
 	for _, m := range b.messages {
-		if m.meta || m.op != opPut {
+		if m.Meta || m.Op != model.OpPut {
 			continue
 		}
-		i := len(h.steps)
-		for i > 0 && h.steps[i-1].at > m.asOf {
+		i := len(h.Steps)
+		for i > 0 && h.Steps[i-1].At > m.AsOf {
 			i--
 		}
-		want := h.before(i).value
-		for _, path := range differences(want, m.value, nil, 3) {
-			f.r.violation("a compaction has %s at %q, want %s: %s", short(at(m.value, path)), path, short(at(want, path)), m)
+		want := h.Before(i).Value
+		for _, path := range model.Differences(want, m.Value, nil, 3) {
+			f.r.violation("a compaction has %s at %q, want %s: %s", model.Short(model.At(m.Value, path)), path, model.Short(model.At(want, path)), m)
 		}
 	}
 }
@@ -236,17 +158,17 @@ func (f *referee) of(b *batch) (ops []*op) {
 }
 
 // own finds who made each write of a batch.
-func (f *referee) own(b *batch, list []*message, ops []*op) {
+func (f *referee) own(b *batch, list []*model.Message, ops []*op) {
 	for _, m := range list {
-		if m.op == opPurge {
-			f.purges[m.by+" "+m.context]++
+		if m.Op == model.OpPurge {
+			f.purges[m.By+" "+m.Context]++
 			continue
 		}
-		mine := func(o *op) bool { return o.by == m.by && o.touches(m.path) }
+		mine := func(o *op) bool { return o.by == m.By && o.touches(m.Path) }
 		if slices.ContainsFunc(ops, mine) {
 			continue
 		}
-		doubtful := f.doubtful[m.by+" "+m.context]
+		doubtful := f.doubtful[m.By+" "+m.Context]
 		i := slices.IndexFunc(doubtful, mine)
 		switch {
 		case i < 0:
@@ -261,47 +183,47 @@ func (f *referee) own(b *batch, list []*message, ops []*op) {
 
 // show checks that the operations are what a reader finds at the place of their
 // batch.
-func (f *referee) show(h *history, b *batch, list []*message, ops []*op) {
+func (f *referee) show(h *model.History, b *batch, list []*model.Message, ops []*op) {
 	if len(list) == 0 {
 		f.r.violation("acknowledged with a batch that says nothing: %v", ops)
 		return
 	}
-	i, j := h.find(list[0]), h.find(list[len(list)-1])
-	before, after := h.before(i), h.steps[j].after
+	i, j := h.Find(list[0]), h.Find(list[len(list)-1])
+	before, after := h.Before(i), h.Steps[j].After
 	for _, o := range ops {
 		if o.kind == kindCounter {
 			f.count(o)
 		}
-		if list[0].asOf > 0 {
+		if list[0].AsOf > 0 {
 			f.rewritten(o, before, after, ops, b)
 			continue
 		}
 		for _, e := range o.edits {
-			got := at(after.shown(), e.path)
+			got := model.At(after.Shown(), e.path)
 			switch {
-			case canonical(got) == canonical(e.value):
+			case model.Canonical(got) == model.Canonical(e.value):
 				continue
-			case !after.exists || f.isShadowed(o, e, ops, list):
+			case !after.Exists || f.isShadowed(o, e, ops, list):
 				f.shadowed++
 				continue
-			case e.value == nothing && !slices.ContainsFunc(list, func(m *message) bool { return len(m.path) <= len(e.path) && related(m.path, e.path) }):
+			case e.value == model.Nothing && !slices.ContainsFunc(list, func(m *model.Message) bool { return len(m.Path) <= len(e.path) && model.Related(m.Path, e.path) }):
 				f.idle++ // the node had nothing there, and what was on its way to it stays
 				continue
 			}
-			f.r.violation("%s was acknowledged with %d, and then %q is %s, want %s; its batch:\n%s", o, o.revision, e.path, short(got), short(e.value), lines(b.messages))
+			f.r.violation("%s was acknowledged with %d, and then %q is %s, want %s; its batch:\n%s", o, o.revision, e.path, model.Short(got), model.Short(e.value), model.Lines(b.messages))
 		}
 	}
 }
 
 // isShadowed says whether somebody else of the same batch wrote there too.
-func (f *referee) isShadowed(o *op, e change, ops []*op, list []*message) bool {
+func (f *referee) isShadowed(o *op, e change, ops []*op, list []*model.Message) bool {
 	for _, other := range ops {
 		if other != o && other.touchesAny(e.path) {
 			return true
 		}
 	}
 	for _, m := range list {
-		if m.by != o.by && related(m.path, e.path) {
+		if m.By != o.by && model.Related(m.Path, e.path) {
 			return true
 		}
 	}
@@ -310,22 +232,22 @@ func (f *referee) isShadowed(o *op, e change, ops []*op, list []*message) bool {
 
 // rewritten checks an operation that has read before it wrote: nothing but its
 // edits may have changed at its place.
-func (f *referee) rewritten(o *op, before, after object, ops []*op, b *batch) {
+func (f *referee) rewritten(o *op, before, after model.Object, ops []*op, b *batch) {
 	if len(ops) != 1 {
 		f.r.violation("a rewrite of several operations: %v", ops)
 		return
 	}
-	want := before.value
+	want := before.Value
 	for _, e := range o.edits {
 		var err error
-		if want, err = edit(want, e.path, e.value); err != nil {
+		if want, err = model.Edit(want, e.path, e.value); err != nil {
 			f.r.violation("%s was acknowledged and cannot be made: %v", o, err)
 			return
 		}
 	}
-	for _, path := range differences(want, after.value, nil, 3) {
+	for _, path := range model.Differences(want, after.Value, nil, 3) {
 		f.r.violation("%s was acknowledged with %d, and then %q is %s, want %s, before %s; its batch:\n%s",
-			o, o.revision, path, short(at(after.value, path)), short(at(want, path)), short(at(before.value, path)), lines(b.messages))
+			o, o.revision, path, model.Short(model.At(after.Value, path)), model.Short(model.At(want, path)), model.Short(model.At(before.Value, path)), model.Lines(b.messages))
 	}
 }
 
@@ -353,7 +275,7 @@ func (f *referee) accounts() {
 			doubtful[key]++
 		case o.outcome == acknowledged && !f.explained[o]:
 			if !o.mayBeIdle() {
-				f.r.violation("%s was acknowledged with %d, which is not the end of a batch: %v", o, o.revision, f.r.record.get(o.revision))
+				f.r.violation("%s was acknowledged with %d, which is not the end of a batch: %v", o, o.revision, f.r.record.Get(o.revision))
 			}
 			f.idle++
 		}
@@ -379,7 +301,7 @@ func (f *referee) accounts() {
 					perhaps++
 				}
 			}
-			n, _ := at(f.histories[c.token].now().shown(), append(slices.Clone(path), "n")).(int64)
+			n, _ := model.At(f.histories[c.token].Now().Shown(), append(slices.Clone(path), "n")).(int64)
 			if n != int64(raised+perhaps) {
 				f.r.violation("counter %s %v is %d, was raised %d times by acknowledged writes and %d times by others", c.name, path, n, raised, perhaps)
 			}
@@ -389,37 +311,29 @@ func (f *referee) accounts() {
 
 // made lists the batch of an operation, and what followed at its paths.
 func (f *referee) made(o *op) string {
-	var list []*message
+	var list []*model.Message
 	p, ok := f.places[o.id]
 	if !ok {
 		return "    it is not in the record\n"
 	}
-	for _, m := range f.histories[o.context.token].all {
-		if m.seq+15 > p.at && m.seq < p.seq+40 && !m.meta && (m.id == f.r.record.get(p.seq).id || slices.ContainsFunc(o.edits, func(e change) bool { return related(m.path, e.path) })) {
+	for _, m := range f.histories[o.context.token].All {
+		if m.Seq+15 > p.At && m.Seq < p.Seq+40 && !m.Meta && (m.ID == f.r.record.Get(p.Seq).ID || slices.ContainsFunc(o.edits, func(e change) bool { return model.Related(m.Path, e.path) })) {
 			list = append(list, m)
 		}
 	}
-	return lines(list)
+	return model.Lines(list)
 }
 
 // explain lists what the record says of a path.
 func (f *referee) explain(c *shared, path []string) string {
-	var list []*message
-	for _, m := range f.histories[c.token].all {
-		if !m.meta && related(m.path, path) {
+	var list []*model.Message
+	for _, m := range f.histories[c.token].All {
+		if !m.Meta && model.Related(m.Path, path) {
 			list = append(list, m)
 		}
 	}
 	if len(list) > 12 {
 		list = list[len(list)-12:]
 	}
-	return lines(list)
-}
-
-func lines(list []*message) string {
-	var b strings.Builder
-	for _, m := range list {
-		fmt.Fprintf(&b, "    %s\n", m)
-	}
-	return b.String()
+	return model.Lines(list)
 }

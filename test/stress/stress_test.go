@@ -20,6 +20,7 @@ import (
 	"github.com/weft-fabric/weft/node"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/test/cluster"
+	"github.com/weft-fabric/weft/test/model"
 	"github.com/weft-fabric/weft/wire"
 )
 
@@ -46,7 +47,7 @@ type run struct {
 	t       *testing.T
 	cluster *cluster.Cluster
 	conn    *nats.Conn
-	record  *recorder
+	record  *model.Recorder
 	nodes   []*node.Node
 	apps    []*app
 	watches []*watch
@@ -145,7 +146,7 @@ func (r *run) start(seed uint64) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(r.conn.Close)
-	r.record = record(r, r.conn)
+	r.record = model.Record(r.t, realm, r.violation, r.conn)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	r.contexts = plans()
 	rng.Shuffle(len(r.contexts), func(i, j int) { r.contexts[i], r.contexts[j] = r.contexts[j], r.contexts[i] })
@@ -263,7 +264,7 @@ func (r *run) disturb(ctx context.Context) {
 				r.faults["connections of a node cut"]++
 			}
 		}
-		m, err := r.conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+r.record.stream, nil, 2*time.Second)
+		m, err := r.conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+r.record.Stream, nil, 2*time.Second)
 		if err == nil && strings.Contains(string(m.Data), `"success":true`) {
 			r.faults["leader stepped down"]++
 		}
@@ -291,8 +292,8 @@ func (r *run) agree() (*referee, time.Duration) {
 			continue
 		case <-ctx.Done():
 		}
-		last, err := r.record.lastSeq(r.t.Context())
-		r.violation("no agreement within %s: %v, missing %v", agreeWithin, err, r.record.missing(last))
+		last, err := r.record.LastSeq(r.t.Context())
+		r.violation("no agreement within %s: %v, missing %v", agreeWithin, err, r.record.Missing(last))
 		f.feed(last)
 		break
 	}
@@ -306,11 +307,11 @@ func (r *run) agree() (*referee, time.Duration) {
 
 // catchUp feeds the referee with the whole record; false when it is not complete.
 func (r *run) catchUp(ctx context.Context, f *referee) bool {
-	last, err := r.record.lastSeq(ctx)
+	last, err := r.record.LastSeq(ctx)
 	if err != nil {
 		return false
 	}
-	if missing := r.record.missing(last); len(missing) > 0 && r.record.fetch(ctx, missing) != nil {
+	if missing := r.record.Missing(last); len(missing) > 0 && r.record.Fetch(ctx, missing) != nil {
 		return false
 	}
 	f.feed(last)
@@ -326,8 +327,8 @@ func (r *run) compare(f *referee, complain bool) bool {
 	}
 	same := true
 	for _, c := range r.contexts {
-		want := f.histories[c.token].now().shown()
-		text := canonical(want)
+		want := f.histories[c.token].Now().Shown()
+		text := model.Canonical(want)
 		for _, a := range apps {
 			s, err := a.ctx.Get(r.t.Context(), c.name)
 			if err != nil {
@@ -344,7 +345,7 @@ func (r *run) compare(f *referee, complain bool) bool {
 				continue
 			}
 			value, current := w.object()
-			if got := canonical(value); got != text || !current {
+			if got := model.Canonical(value); got != text || !current {
 				same = false
 				if complain {
 					r.differ(f, c, want, value, fmt.Sprintf("a watch of %s (up to date: %v)", w.a.by, current))
@@ -363,7 +364,7 @@ func (r *run) equal(f *referee, c *shared, want any, text string, s node.Context
 	switch {
 	case string(got) != text:
 		if complain {
-			value, _ := decoded(s.Value())
+			value, _ := model.Decoded(s.Value())
 			r.differ(f, c, want, value, who)
 		}
 	case s.Pending || !s.Since.IsZero() || s.Exists != (text != ""):
@@ -377,8 +378,8 @@ func (r *run) equal(f *referee, c *shared, want any, text string, s node.Context
 }
 
 func (r *run) differ(f *referee, c *shared, want, got any, who string) {
-	for _, path := range differences(want, got, nil, 3) {
-		r.violation("%s at %q: %s has %s, the acknowledged writes make %s; the record:\n%s", c.name, path, who, short(at(got, path)), short(at(want, path)), f.explain(c, path))
+	for _, path := range model.Differences(want, got, nil, 3) {
+		r.violation("%s at %q: %s has %s, the acknowledged writes make %s; the record:\n%s", c.name, path, who, model.Short(model.At(got, path)), model.Short(model.At(want, path)), f.explain(c, path))
 	}
 }
 
@@ -397,8 +398,8 @@ func (r *run) fresh(f *referee) {
 	bucket := kv.Contexts(l, realm)
 	var names []string
 	for _, c := range r.contexts {
-		want := f.histories[c.token].now().shown()
-		text := canonical(want)
+		want := f.histories[c.token].Now().Shown()
+		text := model.Canonical(want)
 		if text != "" {
 			names = append(names, c.name)
 		}
@@ -418,7 +419,7 @@ func (r *run) fresh(f *referee) {
 		for _, bad := range tree.Apply(slices.Collect(maps.Values(snap.Entries)), nil) {
 			r.violation("reader: %s: %v", bad.Key, bad.Err)
 		}
-		if got, err := decoded(tree.View().Payload()); err != nil || canonical(got) != text {
+		if got, err := model.Decoded(tree.View().Payload()); err != nil || model.Canonical(got) != text {
 			r.differ(f, c, want, got, "reader")
 		}
 	}
@@ -471,7 +472,7 @@ func (r *run) report(f *referee, took, converged time.Duration) {
 	r.t.Logf("nodes: %d compactions, %d conflicts, %d retried, %d gaps, %d snapshots, %d caught, %d conflated, %d reconnects",
 		sum.compactions, sum.conflicts, sum.retried, sum.gaps, sum.snapshots, sum.caught, sum.conflated, sum.reconnects)
 	r.t.Logf("record: %d messages in %d batches, %d of them compactions; %d not republished; %d edits shadowed in their batch, %d operations had nothing to do, %d timed out and were made, %d refused and hidden",
-		f.fed, f.batches, f.compactions, r.record.unrepeated(f.fed), f.shadowed, f.idle, f.late, f.hidden)
+		f.fed, f.batches, f.compactions, r.record.Unrepeated(f.fed), f.shadowed, f.idle, f.late, f.hidden)
 	events, seen := 0, 0
 	for _, w := range r.watches {
 		events, seen = events+w.events, seen+len(w.seen)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weft-fabric/weft/node"
+	"github.com/weft-fabric/weft/test/model"
 )
 
 // lag is how long a slow reader needs for an event.
@@ -40,7 +41,7 @@ type seen struct {
 }
 
 func newWatch(a *app, c *shared, slow bool) *watch {
-	w := &watch{a: a, c: c, hurry: make(chan struct{}), value: nothing, paths: map[string]int32{}}
+	w := &watch{a: a, c: c, hurry: make(chan struct{}), value: model.Nothing, paths: map[string]int32{}}
 	src, err := a.ctx.Watch(a.r.t.Context(), c.name)
 	if err != nil {
 		a.r.t.Fatal(err)
@@ -84,9 +85,9 @@ func (w *watch) take(e node.ContextEvent) {
 		}
 		w.revision = e.Revision
 	}
-	existed := w.value != nothing
+	existed := w.value != model.Nothing
 	if e.Kind == node.ContextSnapshot {
-		v, err := decoded(e.Value())
+		v, err := model.Decoded(e.Value())
 		if err != nil {
 			complain("%v", err)
 		}
@@ -94,26 +95,26 @@ func (w *watch) take(e node.ContextEvent) {
 		w.note(v, nil, e)
 	}
 	for _, ch := range e.Changes {
-		v, err := decoded(ch.Value)
+		v, err := model.Decoded(ch.Value)
 		if err != nil {
 			complain("%v", err)
 		}
-		w.value = put(w.value, ch.Path, v)
+		w.value = model.Put(w.value, ch.Path, v)
 		w.note(v, ch.Path, e)
 	}
-	exists := w.value != nothing
+	exists := w.value != model.Nothing
 	if exists != e.Exists || e.Kind == node.ContextCreated && existed || e.Kind == node.ContextDestroyed && !existed || e.Kind == node.ContextChanged && (!existed || !exists) {
 		complain("existed %v, exists %v, says %v", existed, exists, e.Exists)
 	}
 	if w.events%64 == 0 {
-		if v, err := decoded(e.Value()); err != nil || canonical(v) != canonical(w.value) {
-			complain("the changes do not lead to the value: %s", differences(v, w.value, nil, 3))
+		if v, err := model.Decoded(e.Value()); err != nil || model.Canonical(v) != model.Canonical(w.value) {
+			complain("the changes do not lead to the value: %s", model.Differences(v, w.value, nil, 3))
 		}
 	}
 	for i := range w.a.r.apps {
-		a, b, c := at(w.value, tripleA(i)), at(w.value, tripleB(i)), at(w.value, tripleC(i))
+		a, b, c := model.At(w.value, tripleA(i)), model.At(w.value, tripleB(i)), model.At(w.value, tripleC(i))
 		if a != b || b != c {
-			complain("a batch is not whole: %s, %s, %s", short(a), short(b), short(c))
+			complain("a batch is not whole: %s, %s, %s", model.Short(a), model.Short(b), model.Short(c))
 		}
 	}
 	w.current = e.Since.IsZero()
@@ -121,7 +122,7 @@ func (w *watch) take(e node.ContextEvent) {
 
 // note remembers which operations are seen where.
 func (w *watch) note(v any, path []string, e node.ContextEvent) {
-	leaves(put(nothing, path, v), "", func(path string, fixed bool, op int) {
+	model.Leaves(model.Put(model.Nothing, path, v), "", func(path string, fixed bool, op int) {
 		id := int32(-1)
 		if fixed {
 			var ok bool
@@ -151,7 +152,7 @@ func (w *watch) judge(f *referee) {
 		ops[int32(o.id)] = o
 	}
 	type newest struct {
-		place
+		model.Place
 		op int32
 	}
 	newestAt := map[int32]newest{}
@@ -172,9 +173,9 @@ func (w *watch) judge(f *referee) {
 		if s.path < 0 {
 			continue
 		}
-		if old := newestAt[s.path]; p.before(old.place) {
+		if old := newestAt[s.path]; p.Before(old.Place) {
 			w.a.r.violation("%s has seen at %q of %s, at revision %d, %s with place %d after %s with place %d",
-				w.a.by, w.names[s.path], w.c.name, s.revision, o, p, ops[old.op], old.place)
+				w.a.by, w.names[s.path], w.c.name, s.revision, o, p, ops[old.op], old.Place)
 		} else {
 			newestAt[s.path] = newest{p, s.op}
 		}

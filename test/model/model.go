@@ -1,4 +1,13 @@
-package stress_test
+// Package model is contexts done naively: what package kv does with registers,
+// places and snapshots, again with plain maps and nothing of package kv, for tests
+// to compare with.
+//
+// A [Recorder] keeps every message of a realm's context stream, a [History] folds
+// those of one context by the rules of the design, in the order of places, and
+// the rest of the package are the values: objects that are never changed in place.
+// What compactions write is left out of the fold, so one that loses something
+// differs from it.
+package model
 
 import (
 	"bytes"
@@ -15,23 +24,24 @@ import (
 // and scalars. They are never changed in place, so that every step of a history
 // keeps its own object.
 
-// nothing is no value, which differs from nil.
-var nothing any = struct{}{}
+// Nothing is no value, which differs from nil.
+var Nothing any = struct{}{}
 
-func decoded(p wire.Payload) (any, error) {
+// Decoded is the value of a payload.
+func Decoded(p wire.Payload) (any, error) {
 	if p.IsZero() {
-		return nothing, nil
+		return Nothing, nil
 	}
 	var v any
 	err := p.Decode(&v)
 	return v, err
 }
 
-// plain is a value as it looks after a way over the wire.
-func plain(v any) any {
+// Plain is a value as it looks after a way over the wire.
+func Plain(v any) any {
 	p, err := wire.Encode(v)
 	if err == nil {
-		v, err = decoded(p)
+		v, err = Decoded(p)
 	}
 	if err != nil {
 		panic(err)
@@ -39,9 +49,9 @@ func plain(v any) any {
 	return v
 }
 
-// canonical is JSON that is equal for equal values.
-func canonical(v any) string {
-	if v == nothing {
+// Canonical is JSON that is equal for equal values.
+func Canonical(v any) string {
+	if v == Nothing {
 		return ""
 	}
 	p, err := wire.Encode(v)
@@ -55,9 +65,9 @@ func canonical(v any) string {
 	return string(text)
 }
 
-// put is the rule of the fold: every write, a delete included, makes objects of
+// Put is the rule of the fold: every write, a delete included, makes objects of
 // its missing or other ancestors.
-func put(v any, path []string, x any) any {
+func Put(v any, path []string, x any) any {
 	if len(path) == 0 {
 		return x
 	}
@@ -67,9 +77,9 @@ func put(v any, path []string, x any) any {
 	}
 	old, ok := m[path[0]]
 	if !ok {
-		old = nothing
+		old = Nothing
 	}
-	if now := put(old, path[1:], x); now == nothing {
+	if now := Put(old, path[1:], x); now == Nothing {
 		delete(m, path[0])
 	} else {
 		m[path[0]] = now
@@ -77,35 +87,35 @@ func put(v any, path []string, x any) any {
 	return m
 }
 
-// at is the value at a path; a number selects from an array.
-func at(v any, path []string) any {
+// At is the value at a path; a number selects from an array.
+func At(v any, path []string) any {
 	for _, s := range path {
 		switch x := v.(type) {
 		case map[string]any:
 			var ok bool
 			if v, ok = x[s]; !ok {
-				return nothing
+				return Nothing
 			}
 		case []any:
 			i, err := strconv.Atoi(s)
 			if err != nil || i < 0 || i >= len(x) {
-				return nothing
+				return Nothing
 			}
 			v = x[i]
 		default:
-			return nothing
+			return Nothing
 		}
 	}
 	return v
 }
 
-// edit is what an app expects of a write: as put, but through arrays, and a
+// Edit is what an app expects of a write: as Put, but through arrays, and a
 // removal makes no objects.
-func edit(v any, path []string, x any) (any, error) {
+func Edit(v any, path []string, x any) (any, error) {
 	if len(path) == 0 {
 		return x, nil
 	}
-	gone := x == nothing
+	gone := x == Nothing
 	if list, ok := v.([]any); ok {
 		if i, err := strconv.Atoi(path[0]); err == nil {
 			return editElement(list, i, path, x)
@@ -117,12 +127,12 @@ func edit(v any, path []string, x any) (any, error) {
 	}
 	old, found := m[path[0]]
 	if !found {
-		old = nothing
+		old = Nothing
 		if gone {
 			return v, nil
 		}
 	}
-	now, err := edit(old, path[1:], x)
+	now, err := Edit(old, path[1:], x)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +140,7 @@ func edit(v any, path []string, x any) (any, error) {
 	if m == nil {
 		m = map[string]any{}
 	}
-	if now == nothing {
+	if now == Nothing {
 		delete(m, path[0])
 	} else {
 		m[path[0]] = now
@@ -139,26 +149,26 @@ func edit(v any, path []string, x any) (any, error) {
 }
 
 func editElement(list []any, i int, path []string, x any) (any, error) {
-	gone := x == nothing
+	gone := x == Nothing
 	if i > len(list) || i < 0 {
 		if gone {
 			return list, nil
 		}
 		return nil, fmt.Errorf("no element %d of %d", i, len(list))
 	}
-	old := nothing
+	old := Nothing
 	if i < len(list) {
 		old = list[i]
 	} else if gone {
 		return list, nil
 	}
-	now, err := edit(old, path[1:], x)
+	now, err := Edit(old, path[1:], x)
 	if err != nil {
 		return nil, err
 	}
 	list = slices.Clone(list)
 	switch {
-	case now == nothing:
+	case now == Nothing:
 		return slices.Delete(list, i, i+1), nil
 	case i == len(list):
 		return append(list, now), nil
@@ -167,11 +177,11 @@ func editElement(list []any, i int, path []string, x any) (any, error) {
 	return list, nil
 }
 
-// tag begins every string that an operation writes.
-func tag(op int) string { return "o" + strconv.Itoa(op) + "." }
+// Tag begins every string that an operation writes.
+func Tag(op int) string { return "o" + strconv.Itoa(op) + "." }
 
-// tagOf reads the operation from a string.
-func tagOf(v any) (op int, ok bool) {
+// TagOf reads the operation from a string.
+func TagOf(v any) (op int, ok bool) {
 	s, _ := v.(string)
 	if len(s) < 3 || s[0] != 'o' {
 		return 0, false
@@ -184,9 +194,9 @@ func tagOf(v any) (op int, ok bool) {
 	return op, err == nil
 }
 
-// leaves calls f with each tagged string below v. Of what is in an array only the
+// Leaves calls f with each tagged string below v. Of what is in an array only the
 // first element has a path that stays what it is; for the rest fixed is false.
-func leaves(v any, path string, f func(path string, fixed bool, op int)) { walk(v, path, true, f) }
+func Leaves(v any, path string, f func(path string, fixed bool, op int)) { walk(v, path, true, f) }
 
 func walk(v any, path string, fixed bool, f func(path string, fixed bool, op int)) {
 	switch x := v.(type) {
@@ -199,18 +209,18 @@ func walk(v any, path string, fixed bool, f func(path string, fixed bool, op int
 			walk(y, path+"/"+strconv.Itoa(i), fixed && i == 0, f)
 		}
 	default:
-		if op, ok := tagOf(v); ok {
+		if op, ok := TagOf(v); ok {
 			f(path, fixed, op)
 		}
 	}
 }
 
-// differences lists the smallest differences between two values, at most some.
-func differences(want, got any, path []string, most int) (list [][]string) {
+// Differences lists the smallest differences between two values, at most some.
+func Differences(want, got any, path []string, most int) (list [][]string) {
 	a, okA := want.(map[string]any)
 	b, okB := got.(map[string]any)
 	if !okA || !okB {
-		if canonical(want) != canonical(got) {
+		if Canonical(want) != Canonical(got) {
 			return [][]string{slices.Clone(path)}
 		}
 		return nil
@@ -223,7 +233,7 @@ func differences(want, got any, path []string, most int) (list [][]string) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		list = append(list, differences(at(a, []string{name}), at(b, []string{name}), append(path, name), most)...)
+		list = append(list, Differences(At(a, []string{name}), At(b, []string{name}), append(path, name), most)...)
 		if len(list) >= most {
 			return list[:most]
 		}
@@ -231,9 +241,9 @@ func differences(want, got any, path []string, most int) (list [][]string) {
 	return list
 }
 
-// short is a value for people.
-func short(v any) string {
-	text := []byte(canonical(v))
+// Short is a value for people.
+func Short(v any) string {
+	text := []byte(Canonical(v))
 	if len(text) == 0 {
 		return "nothing"
 	}
@@ -243,8 +253,8 @@ func short(v any) string {
 	return string(text)
 }
 
-// related says whether one path is the other, or above it.
-func related(a, b []string) bool {
+// Related says whether one path is the other, or above it.
+func Related(a, b []string) bool {
 	n := min(len(a), len(b))
 	return slices.Equal(a[:n], b[:n])
 }

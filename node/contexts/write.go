@@ -258,6 +258,9 @@ func (s *shared) rests() bool {
 	if len(s.pending) > 0 && !s.closed {
 		return false
 	}
+	if s.c.away() == nil && len(s.kept)+len(s.attempts) > 0 && !s.closed {
+		return false // it came back meanwhile, and connected has left the replay to this one
+	}
 	s.sending = false
 	return true
 }

@@ -70,8 +70,10 @@ func newDesk(t *testing.T, history bool) *desk {
 		t.Fatal(err)
 	}
 	d.admin = stream(t, nc)
-	if history {
-		makeHistory(t, d.admin)
+	if !history {
+		if err := d.admin.DeleteStream(t.Context(), string(realm.HistoryStream())); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var err error
 	d.link, err = link.Open(t.Context(), link.Config{Node: "a", Options: []nats.Option{nats.InProcessServer(d.hub)}, OnState: func(s link.State) {
@@ -110,17 +112,6 @@ func (d *desk) away() {
 	d.tree = kv.NewTree(client)
 	d.replica = kv.NewStillReplica(d.bucket, subjects.ContextKeys(client), true, d.update)
 	d.replica.Read(d.t.Context(), true)
-}
-
-// makeHistory makes the stream that sources the context bucket.
-func makeHistory(t testing.TB, js jetstream.JetStream) {
-	t.Helper()
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
-		Name: "weft_desk_history", Storage: jetstream.FileStorage, AllowDirect: true,
-		Sources: []*jetstream.StreamSource{{Name: ctxStream}},
-	}); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func (d *desk) view() string {

@@ -28,6 +28,7 @@ type dialer struct {
 	tries  map[string]*try
 	busy   int  // tries that have not ended
 	failed int  // tries that have failed since a connection was established
+	used   bool // somebody has dialled
 	up     bool // a connection is established
 	closed bool
 }
@@ -53,7 +54,7 @@ func newDialer(url string, opts []nats.Option) *dialer {
 // Dial is what the client library calls.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.mu.Lock()
-	d.up = false
+	d.up, d.used = false, true
 	t, wait := d.tries[address], d.wait
 	if t == nil && !d.closed {
 		t = &try{ended: make(chan struct{})}
@@ -142,9 +143,12 @@ func (d *dialer) detach() {
 }
 
 // delay is how long the client library waits before it asks again.
-func (d *dialer) delay(int) time.Duration {
+func (d *dialer) delay(attempts int) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.used { // an in-process server is not dialled
+		return delay(attempts)
+	}
 	if d.busy > 0 || len(d.tries) > 0 {
 		return dialPoll
 	}

@@ -50,6 +50,10 @@ const (
 // timeValid is how long the server's time is carried on before it is asked again.
 const timeValid = time.Minute
 
+// leadsFor is how long a leader may not have heard of most servers. They wait for four
+// seconds before they choose another.
+const leadsFor = 2500 * time.Millisecond
+
 // infoTimeout bounds one question to the leader; during an election nobody
 // answers, and asking again is better than waiting.
 const infoTimeout = 2 * time.Second
@@ -213,9 +217,33 @@ func (b *Bucket) infoOf(ctx context.Context, stream subjects.Stream, filter subj
 	if err != nil {
 		return nil, typed(err, string(stream), b.realm)
 	}
+	if err := leads(&answer.StreamInfo); err != nil {
+		return nil, err
+	}
 	b.learn(answer.TimeStamp, sent)
 	b.learnServers(&answer.StreamInfo)
 	return &answer.StreamInfo, nil
+}
+
+// leads is nil if the server that answers as the leader can be it. One that was frozen, or
+// cut off, takes itself for the leader for up to twenty seconds after the others have
+// another: only one counts that has heard of most servers in less time than they wait
+// before they choose one.
+func leads(info *jetstream.StreamInfo) error {
+	c := info.Cluster
+	if c == nil || len(c.Replicas) == 0 {
+		return nil
+	}
+	near := 1
+	for _, p := range c.Replicas {
+		if !p.Offline && p.Active < leadsFor && (p.Active > 0 || p.Current) {
+			near++
+		}
+	}
+	if near <= (len(c.Replicas)+1)/2 {
+		return wire.Errorf(wire.Unavailable, "stream %s: %s answers as its leader and has not heard of most servers for %s", info.Config.Name, c.Leader, leadsFor)
+	}
+	return nil
 }
 
 // learn notes the server's time; half the round trip is its error.

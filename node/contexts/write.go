@@ -28,6 +28,8 @@ const (
 	// doubt is how long a commit whose outcome is not known is repeated; after
 	// that it is only looked for.
 	doubt = kv.CommitMemory / 2
+	// arriveWithin is how long an acknowledged write waits to be republished.
+	arriveWithin = 100 * time.Millisecond
 	// compactJitter keeps the nodes from compacting all at once.
 	compactJitter = 500 * time.Millisecond
 	// recordWithin is how long a write that takes something away waits for the history
@@ -152,6 +154,8 @@ type flight struct {
 	// write, if it was made.
 	settled bool
 	first   uint64
+	// arrived is closed when it was republished, nil for a flight of which nobody waits.
+	arrived chan struct{}
 }
 
 // sees notes that an entry of the stream is one of the flight's.
@@ -179,6 +183,7 @@ func (s *shared) settle() {
 		return
 	}
 	s.flight.settled = true
+	close(s.flight.arrived)
 	s.pending = s.pending[len(s.flight.ops):]
 }
 
@@ -295,7 +300,7 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 		return nil, false, false
 	}
 	first := s.pending[0]
-	f = &flight{id: newID(), ops: []*op{first}, until: first.until}
+	f = &flight{id: newID(), ops: []*op{first}, until: first.until, arrived: make(chan struct{})}
 	s.flight = f
 	missing := !s.tree.Exists()
 	if first.alone() || again || missing && first.mustExist || s.tree.NeedsSnapshot(first.edits) || s.tree.Doubtful(first.edits) {
@@ -528,13 +533,32 @@ func (s *shared) look(f *flight, cause error, started time.Time) (first uint64, 
 	return 0, false, nil
 }
 
-// confirm puts an acknowledged flight in the replica and returns the sequence of
-// its last write.
+// confirm sees to it that the replica has an acknowledged flight, and returns the sequence
+// of its last write. It is republished at about the same time, behind what others wrote
+// before it; put there by itself it would be ahead of that.
 func (s *shared) confirm(f *flight, first uint64) uint64 {
 	entries := kv.Entries(f.id, first, f.writes)
-	s.replica.Confirm(entries)
+	if !s.hasArrived(f) {
+		s.replica.Confirm(entries)
+	}
 	s.c.confirmName(entries)
 	return first + uint64(len(entries)) - 1
+}
+
+// hasArrived waits a moment for a flight to be republished.
+func (s *shared) hasArrived(f *flight) bool {
+	if f.arrived == nil {
+		return false
+	}
+	timeout := time.NewTimer(arriveWithin)
+	defer timeout.Stop()
+	select {
+	case <-f.arrived:
+		return true
+	case <-timeout.C:
+	case <-s.c.ctx.Done():
+	}
+	return false
 }
 
 // verify finds out whether a conditional write shows: something may have slipped

@@ -29,6 +29,8 @@ const (
 	refreshJitter = 100 * time.Millisecond
 	refreshRetry  = 100 * time.Millisecond
 	refreshMost   = 5 * time.Second
+	// maxBacklog is how many writes wait for a snapshot.
+	maxBacklog = 1024
 	// shortFor is how long a replica may get less than the leader has before that
 	// is an alarm.
 	shortFor = 20 * time.Second
@@ -87,6 +89,10 @@ type Replica struct {
 	created time.Time
 	synced  bool // a snapshot was taken since the connection was made
 	isReady bool
+	// away says that the connection was lost since the last snapshot: what is republished
+	// waits in backlog for the next, or it would show without what was missed.
+	away    bool
+	backlog []Entry
 	err     error
 	held    []Entry
 	holding *time.Timer
@@ -169,7 +175,7 @@ func (r *Replica) Stats() ReplicaStats {
 func (r *Replica) Wake(online bool) {
 	if !online {
 		r.mu.Lock()
-		r.synced = false
+		r.synced, r.away = false, r.isReady
 		r.mu.Unlock()
 		return
 	}
@@ -360,6 +366,11 @@ func (r *Replica) merge(s Snapshot, p proof) {
 	r.synced, r.err = true, nil
 	r.stats.Snapshots++
 	r.update(u)
+	backlog := r.backlog
+	r.away, r.backlog = false, nil
+	for _, e := range backlog {
+		r.take(e)
+	}
 	if !r.isReady {
 		r.isReady = true
 		close(r.ready)
@@ -373,6 +384,18 @@ func (r *Replica) known(key subjects.Key) uint64 { return max(r.seqs[key].seq, r
 func (r *Replica) follow(e Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.away {
+		if len(r.backlog) == maxBacklog { // the next snapshot has the first of them
+			r.backlog = append(r.backlog[:0:0], r.backlog[maxBacklog/2:]...)
+		}
+		r.backlog = append(r.backlog, e)
+		return
+	}
+	r.take(e)
+}
+
+// take is follow for a replica that is there. mu is held.
+func (r *Replica) take(e Entry) {
 	r.flow, r.top = max(r.flow, e.Seq), max(r.top, e.Seq)
 	if e.Seq <= r.upTo {
 		return // the snapshot had it, or something newer

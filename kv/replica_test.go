@@ -311,3 +311,58 @@ func TestCommitConditions(t *testing.T) {
 }
 
 func isUnknown(err error) bool { return errors.Is(err, kv.ErrUnknown) }
+
+// TestNothingShowsBeforeTheSnapshot: after a reconnect nothing that is republished shows
+// before what was missed does, and nothing of it is lost.
+func TestNothingShowsBeforeTheSnapshot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := contexts(t)
+		tree := kv.NewTree(client)
+		var states []string
+		r := b.Replicate([]subjects.Key{subjects.ContextKeys(client)}, true, nil, func(u kv.Update) {
+			tree.Apply(u.Entries, u.Removed)
+			states = append(states, canonical(t, tree.View()))
+		})
+		defer r.Close()
+		<-r.Ready()
+		set := func(id, path, json string) {
+			t.Helper()
+			key := subjects.ContextRoot(client)
+			if path != "" {
+				key, _ = subjects.ContextPath(client, []string{path})
+			}
+			if _, err := b.Commit(t.Context(), id, []kv.Write{{Key: key, Value: value(t, json).Payload().Data}}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		set("1", "", `{}`)
+		r.Wake(false)
+		seen := len(states)
+		set("2", "a", `1`)
+		set("3", "b", `1`)
+		if len(states) != seen {
+			t.Errorf("shown before the snapshot: %q", states[seen:])
+		}
+		r.Wake(true)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(states) == seen || states[seen] != `{"a":1,"b":1}` {
+			t.Errorf("shown after the snapshot: %q", states[seen:])
+		}
+		set("4", "c", `1`)
+		if got := states[len(states)-1]; got != `{"a":1,"b":1,"c":1}` {
+			t.Errorf("in the end: %s", got)
+		}
+		r.Wake(false)
+		for i := range 3000 { // more than wait
+			set(fmt.Sprint("n", i), "n", strconv.Itoa(i))
+		}
+		r.Wake(true)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := states[len(states)-1]; got != `{"a":1,"b":1,"c":1,"n":2999}` {
+			t.Errorf("after many: %s", got)
+		}
+	})
+}

@@ -17,7 +17,7 @@ import (
 const (
 	// statusEvery is how often a node looks whether its status has changed in a way
 	// that nobody announces, and statusMost how often it is written at most.
-	statusEvery = 5 * time.Second
+	statusEvery = time.Second
 	statusMost  = 2 * time.Second
 )
 

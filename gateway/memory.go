@@ -22,6 +22,10 @@ const (
 	// repeats what it knew; later it means what it says.
 	announceWithin = 5 * time.Second
 	announceSoon   = time.Second
+	// announceEach is how much longer for each context that it had: it goes through
+	// them one after the other.
+	announceEach = 200 * time.Millisecond
+	announceMost = 15 * time.Second
 	// pastWithin is how long the value of the past may take to be found.
 	pastWithin = 2 * time.Second
 	// maxMemories is how many clients are remembered that were lost.
@@ -110,6 +114,16 @@ func (b *memories) of(client, name string) (list []held) {
 	return list
 }
 
+// most is how many contexts a client can have had.
+func (b *memories) most(client string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.lost[client] {
+		n = max(n, len(m.held))
+	}
+	return n
+}
+
 // lose keeps the memory of a peer whose connection is gone for returnWithin.
 func (b *memories) lose(m *memory) {
 	if m.client == "" || len(m.held) == 0 {
@@ -168,6 +182,7 @@ func (m *memory) forget(name string) {
 // past is what a returned client can have had of a context.
 type past struct {
 	held  []held
+	among int       // how many contexts the client can have had
 	until time.Time // when the time is over for the client to repeat it
 }
 
@@ -187,7 +202,7 @@ func (x *contexts) recall(name string) *past {
 		return nil
 	}
 	x.returned.recalled[name] = true
-	return &past{held: list}
+	return &past{held: list, among: x.returned.book.most(x.returned.client)}
 }
 
 // destroyedMeanwhile answers a returned client that creates a context again which
@@ -250,10 +265,11 @@ func (p *past) seen(now *kv.Value) {
 	if p == nil {
 		return
 	}
-	p.until = time.Now().Add(announceSoon)
+	within := announceSoon
 	if slices.ContainsFunc(p.held, func(h held) bool { return h.value == nil || differs(h.value, now) }) {
-		p.until = time.Now().Add(announceWithin)
+		within = announceWithin
 	}
+	p.until = time.Now().Add(within + min(time.Duration(p.among)*announceEach, announceMost))
 }
 
 // differs says whether a member of an object is another one now.

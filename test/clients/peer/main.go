@@ -56,11 +56,11 @@ func run(ctx context.Context, name string) error {
 		if err := json.Unmarshal(lines.Bytes(), &w); err != nil {
 			return err
 		}
-		revision, err := app.Contexts().SetPath(ctx, name, w.Path, w.Value)
+		ack, err := app.Contexts().SetPath(ctx, name, w.Path, w.Value)
 		if err != nil {
 			return err
 		}
-		fmt.Println("revision", revision)
+		fmt.Println("revision", ack.Revision)
 	}
 	return nil
 }

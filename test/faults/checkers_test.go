@@ -458,7 +458,7 @@ func TestObservers(t *testing.T) {
 			o.see(with(states[3], "o2."), false, 0)
 			o.see(states[3], false, 0)
 		}},
-		{name: "the own one first", desk: "a", see: func(o *observer) {
+		{name: "the own one first", desk: "a", want: "is no prefix of the order", see: func(o *observer) {
 			o.see(states[2], true, 2)
 			o.see(with(states[2], "o4."), true, 5)
 			o.see(states[4], true, 5)

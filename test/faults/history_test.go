@@ -120,7 +120,6 @@ type record struct {
 	open        *batch                    // without its end
 	compactions int
 	holes       int // confirmed states of observers that lack something, see isPath
-	ahead       int // and that lack something only before the node's own, see isAhead
 	last        uint64
 }
 

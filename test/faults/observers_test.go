@@ -161,10 +161,6 @@ func (o *observer) isPath(r *record, losses []loss, p *problems) {
 			r.holes++
 			continue
 		}
-		if r.isAhead(o.context, o.desk, s) {
-			r.ahead++
-			continue
-		}
 		what := "is no prefix of the order"
 		if j := slices.IndexFunc(prefixes[:at], func(x prefix) bool { return x.hash == s.hash }); j >= 0 {
 			what = fmt.Sprintf("is that of %d, after %d", prefixes[j].seq, prefixes[at].seq)
@@ -172,33 +168,6 @@ func (o *observer) isPath(r *record, losses []loss, p *problems) {
 		p.add("%s of %s: state %d of %d, after %s, at revision %d, %s: %s; %s", o.who, o.context, i+1, len(o.seen), s.at.Round(time.Millisecond), s.revision, what, r.unlike(o.context, s), r.around(o.context, s.revision))
 		return
 	}
-}
-
-// isAhead says whether a state is a fold of a prefix and later writes of the observer's
-// own node, whose acknowledgements can be handled before what was repeated earlier.
-func (r *record) isAhead(context, desk string, s sight) bool {
-	const most = 40 // commits; more do not wait at a time
-	all := r.histories[context].All
-	end := len(all)
-	for end > 0 && all[end-1].Seq > s.revision {
-		end--
-	}
-	own := func(m *model.Message) bool { return strings.HasSuffix(m.By, "@"+desk) }
-	if end == 0 || all[end-1].Seq != s.revision || !own(all[end-1]) {
-		return false
-	}
-	for missing := 1; missing <= min(most, end); missing++ {
-		h := &model.History{}
-		for i, m := range all[:end] {
-			if m.Relevant() && (i < end-missing || own(m)) {
-				h.Add(m)
-			}
-		}
-		if hashOf(model.Canonical(h.Now().Shown())) == s.hash {
-			return true
-		}
-	}
-	return false
 }
 
 // unlike says how a state differs from the prefix of its revision.

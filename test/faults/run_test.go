@@ -269,7 +269,7 @@ func (d *desktop) event(a response) {
 	if e.Exists {
 		v = fromJSON(e.Value)
 	}
-	d.observers[e.Context].see(v, !e.Pending && !e.Since, e.Revision)
+	d.observers[e.Context].see(v, !e.Pending, e.Revision)
 }
 
 var libraries = []string{"@interopio/core", "@glue42/core", "@interopio/desktop", "@glue42/desktop"}
@@ -801,7 +801,7 @@ func (r *run) report() (total int) {
 	}
 	r.t.Logf("%d writes: %d durable, %d journalled, %d refused %v, %d unknown; %d left out; the longest took %s",
 		len(r.ops)-r.leftOut, ended[durable], ended[journalled], ended[refused], codes, ended[unknown], r.leftOut, r.longest.Round(time.Millisecond))
-	r.t.Logf("%d messages, %d compactions; %d events of Go watches, %d of which lack something that was lost and %d something before the node's own; %d events of clients; %d reads of the leader", r.record.last, r.record.compactions, events, r.record.holes, r.record.ahead, seen, len(r.reads))
+	r.t.Logf("%d messages, %d compactions; %d events of Go watches, %d of which lack something that was lost; %d events of clients; %d reads of the leader", r.record.last, r.record.compactions, events, r.record.holes, seen, len(r.reads))
 	r.t.Logf("agreed %s after the faults, %s after quiet writes", r.healed.Round(time.Millisecond), r.quiet.Round(time.Millisecond))
 	r.t.Logf("%d faults: %s", total, strings.Join(faults, ", "))
 	if early, late, most := r.memory(); most > 0 {

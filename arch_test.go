@@ -36,7 +36,7 @@ var arrows = map[string]string{
 	"node/embedded":    "node/statedir",
 	"node/directory":   "kv link wire subjects",
 	"node/queue":       "",
-	"node/journal":     "wire",
+	"node/journal":     "node/statedir wire",
 	"node/interop":     "node/directory node/queue link wire subjects",
 	"node/topics":      "node/queue link wire subjects",
 	"node/restriction": "wire",

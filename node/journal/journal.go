@@ -8,12 +8,13 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/weft-fabric/weft/node/statedir"
 	"github.com/weft-fabric/weft/wire"
 )
 
@@ -51,27 +52,29 @@ type Journal struct {
 	limit int64
 	log   *slog.Logger
 
-	mu      sync.Mutex
-	records map[uint64]*Record
-	order   []uint64 // keys, also of records that are gone
-	live    int64    // bytes of the records in frames of their own
-	closed  bool
-	waiting *commit // what the next sync is for
-	writing bool
-	idle    *sync.Cond // nobody is writing
+	mu       sync.Mutex
+	records  map[uint64]*Record
+	order    []uint64 // keys
+	live     int64    // bytes of the records in frames of their own
+	promised int64    // by how much that will grow with what is not on the disk yet
+	closed   bool
+	waiting  *commit // what the next sync is for
+	writing  bool
+	idle     *sync.Cond // nobody is writing
 
 	// What follows belongs to who is writing.
 	file   *os.File
-	size   int64  // of the file, up to which it is good
-	broken bool   // the file is to be written anew before anything else
-	late   []byte // deletes that are not on the disk yet
-	lost   []byte // what could not be read, until it is kept in a file of its own
+	size   int64    // of the file, up to which it is good
+	broken bool     // the file is to be written anew before anything else
+	late   []Change // deletes that are not on the disk yet
+	lost   []byte   // what could not be read, until it is kept in a file of its own
 }
 
 // commit is what goes to the disk together.
 type commit struct {
-	deletes []byte // of who only deletes
-	body    []byte
+	deletes []Change // of who only deletes
+	changes []Change // of the others
+	growth  int64    // by changes
 	done    chan struct{}
 	err     error
 }
@@ -231,18 +234,16 @@ func (j *Journal) Write(changes ...Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	puts := slices.ContainsFunc(changes, func(c Change) bool { return c.Data != nil })
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()
 		return wire.Errorf(wire.Offline, "the journal is closed")
 	}
-	puts, undo, live := slices.ContainsFunc(changes, func(c Change) bool { return c.Data != nil }), j.undo(changes), j.live
-	j.change(changes)
-	if j.live > live && j.live > j.limit {
-		full := wire.Errorf(wire.StorageFull, "the journal would have %d bytes, the limit is %d", j.live, j.limit)
-		j.change(undo)
+	growth := j.growth(changes)
+	if n := j.live + j.promised + growth; growth > 0 && n > j.limit {
 		j.mu.Unlock()
-		return full
+		return wire.Errorf(wire.StorageFull, "the journal would have %d bytes, the limit is %d", n, j.limit)
 	}
 	c := j.waiting
 	if c == nil {
@@ -250,13 +251,9 @@ func (j *Journal) Write(changes ...Change) error {
 		j.waiting = c
 	}
 	if puts {
-		for _, x := range changes {
-			c.body = appendChange(c.body, x)
-		}
+		c.changes, c.growth, j.promised = append(c.changes, changes...), c.growth+growth, j.promised+growth
 	} else {
-		for _, x := range changes {
-			c.deletes = appendChange(c.deletes, x)
-		}
+		c.deletes = append(c.deletes, changes...)
 	}
 	flush := !j.writing
 	j.writing = true
@@ -265,25 +262,23 @@ func (j *Journal) Write(changes ...Change) error {
 		j.flush()
 	}
 	<-c.done
-	if c.err == nil || !puts {
-		return nil
+	if puts {
+		return c.err
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.change(undo)
-	return c.err
+	return nil
 }
 
-// undo is what takes changes back. mu is held.
-func (j *Journal) undo(changes []Change) (undo []Change) {
+// growth is by how many bytes changes make the records larger. mu is held.
+func (j *Journal) growth(changes []Change) (n int64) {
 	for _, c := range changes {
+		if c.Data != nil {
+			n += cost(c.Data)
+		}
 		if old := j.records[c.Key]; old != nil {
-			undo = append(undo, Change(*old))
-		} else {
-			undo = append(undo, Change{Key: c.Key})
+			n -= cost(old.Data)
 		}
 	}
-	return undo
+	return n
 }
 
 // flush writes what waits until nothing does.
@@ -298,21 +293,56 @@ func (j *Journal) flush() {
 			return
 		}
 		j.waiting = nil
-		anew := j.broken || j.live == 0 || j.size > 2*j.live+slack
+		live := j.live + c.growth + j.growth(c.deletes)
 		j.mu.Unlock()
-		j.late = append(j.late, c.deletes...)
 		var err error
-		if anew {
-			err = j.rewrite()
+		if j.broken || live == 0 || j.size > 2*live+slack {
+			err = j.rewriteWith(c)
 		} else {
-			err = j.append(slices.Concat(j.late, c.body))
+			err = j.appendWith(c)
 		}
+		j.late = append(j.late, c.deletes...)
 		if err == nil {
 			j.late = nil
 		}
 		c.err = typed(err)
 		close(c.done)
 	}
+}
+
+// appendWith puts a commit at the end of the file. What only deletes is done in any case.
+func (j *Journal) appendWith(c *commit) error {
+	changes := slices.Concat(j.late, c.deletes, c.changes)
+	var body []byte
+	for _, x := range changes {
+		body = appendChange(body, x)
+	}
+	err := j.append(body)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.promised -= c.growth
+	if err != nil {
+		changes = c.deletes
+	}
+	j.change(changes)
+	return err
+}
+
+// rewriteWith puts a commit in a new file. What only deletes is done in any case.
+func (j *Journal) rewriteWith(c *commit) error {
+	j.mu.Lock()
+	j.change(c.deletes)
+	records, order, live := maps.Clone(j.records), slices.Clone(j.order), j.live
+	j.change(c.changes)
+	j.promised -= c.growth
+	j.mu.Unlock()
+	err := j.rewrite()
+	if err != nil {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.records, j.order, j.live = records, order, live
+	}
+	return err
 }
 
 // append adds one frame to the file.
@@ -345,32 +375,24 @@ func (j *Journal) rewrite() error {
 	j.broken = true
 	if len(j.lost) > 0 {
 		to := j.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-		if err := writeSynced(to, j.lost); err != nil {
+		if err := statedir.Replace(to, j.lost); err != nil {
 			return err
 		}
 		j.log.Error("the damaged part of the journal is kept", slog.String("file", to))
 		j.lost = nil
 	}
-	next := j.path + ".new"
-	if err := writeSynced(next, data); err != nil {
-		return errors.Join(err, os.Remove(next))
-	}
 	if j.file != nil { // or Windows would not let go of the name
 		_ = j.file.Close() // nothing of it is needed any more
 		j.file = nil
 	}
-	if err := os.Rename(next, j.path); err != nil {
+	if err := statedir.Replace(j.path, data); err != nil {
 		return err
 	}
 	file, err := os.OpenFile(j.path, os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	j.file, j.size = file, int64(len(data))
-	if err := syncDir(filepath.Dir(j.path)); err != nil {
-		return err
-	}
-	j.broken = false
+	j.file, j.size, j.broken = file, int64(len(data)), false
 	return nil
 }
 
@@ -403,16 +425,4 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	return j.file.Close()
-}
-
-func writeSynced(path string, data []byte) error {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
-	}
-	return errors.Join(err, file.Close())
 }

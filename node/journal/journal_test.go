@@ -201,7 +201,7 @@ func TestBrokenDisk(t *testing.T) {
 	}
 	path := filepath.Join(dir, "j")
 	j, _ := open(t, path, DefaultLimit)
-	write(t, j, put(1, "one"), put(2, "two"))
+	write(t, j, put(1, "one"), put(2, "two"), put(5, "five"))
 	_ = j.file.Close() // every use of it fails from now on
 	if err := os.Rename(dir, dir+"-away"); err != nil {
 		t.Fatal(err)
@@ -212,15 +212,21 @@ func TestBrokenDisk(t *testing.T) {
 	if err := j.Write(put(1, "ONE")); !errors.Is(err, wire.ErrUnavailable) {
 		t.Fatal("the disk is gone: ", err)
 	}
+	if err := j.Write(Change{Key: 1}, put(6, "six")); !errors.Is(err, wire.ErrUnavailable) {
+		t.Fatal("the disk is gone: ", err)
+	}
 	if err := j.Write(Change{Key: 2}); err != nil {
 		t.Fatal("a delete: ", err)
+	}
+	if j.Len() != 2 {
+		t.Errorf("%d records, what was refused is among them or 1 is not", j.Len())
 	}
 	if err := os.Rename(dir+"-away", dir); err != nil {
 		t.Fatal(err)
 	}
 	write(t, j, put(4, "four"))
 	_ = j.Close()
-	if _, list := open(t, path, DefaultLimit); text(list) != "1=one 4=four" {
+	if _, list := open(t, path, DefaultLimit); text(list) != "1=one 5=five 4=four" {
 		t.Fatal("records: ", text(list))
 	}
 }

@@ -7,9 +7,6 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
-// syncDir does nothing: Windows keeps directories on the disk by itself.
-func syncDir(string) error { return nil }
-
 // Windows' numbers for a full disk and a full handle.
 const (
 	errHandleDiskFull syscall.Errno = 39

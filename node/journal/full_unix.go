@@ -4,20 +4,10 @@ package journal
 
 import (
 	"errors"
-	"os"
 	"syscall"
 
 	"github.com/weft-fabric/weft/wire"
 )
-
-// syncDir makes a rename last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
 
 // typed says that a disk is full.
 func typed(err error) error {

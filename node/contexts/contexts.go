@@ -65,7 +65,8 @@ type Config struct {
 	Settle    func(context.Context) error
 
 	// Journal keeps what is written while the fabric is away, and Kept is what was in it
-	// when it was opened. Without it such writes are refused.
+	// when it was opened. Without it such writes are refused. Who opened it closes it,
+	// after Close.
 	Journal *journal.Journal
 	Kept    []journal.Record
 	// Policies say what becomes of such writes; the first that matches decides, and

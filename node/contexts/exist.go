@@ -30,6 +30,6 @@ func (a *App) MetaOf(name string) (Meta, bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	x, ok := n.visible()[token]
+	x, ok := n.find(token)
 	return x.meta.value(), ok
 }

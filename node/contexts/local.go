@@ -51,6 +51,13 @@ func (l *locals) forget(token subjects.Token) {
 	}
 }
 
+func (l *locals) get(token subjects.Token) (local, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x, ok := l.list[token]
+	return x, ok
+}
+
 func (l *locals) all() map[subjects.Token]local {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -313,6 +313,22 @@ func (n *names) poke() {
 	n.changed = make(chan struct{})
 }
 
+// find is a context as it exists for the apps of this node. mu is held.
+func (n *names) find(token subjects.Token) (named, bool) {
+	x, known := n.exist[token]
+	local, here := n.locals.get(token)
+	switch {
+	case here && !local.exists:
+		return named{}, false
+	case here && !known:
+		return named{name: local.name, by: local.by, meta: local.meta}, true
+	case known || n.ready || !n.supposing:
+		return x, known
+	}
+	name, known := n.outages.names()[token]
+	return named{name: name}, known
+}
+
 // visible are the contexts that exist for the apps of this node. mu is held.
 func (n *names) visible() map[subjects.Token]named {
 	local := n.locals.all()

@@ -355,6 +355,15 @@ func (c *Contexts) refuses(o *op, name string, why error) error {
 	return wire.Errorf(wire.CodeOf(why), "context %q: not written: %w", name, why)
 }
 
+// keeping is what goes into the journal together.
+type keeping struct {
+	list    []*journalled
+	attempt *attempt                  // what may have been made of it, nil for nothing
+	refused map[*op]error             // what cannot be kept, and why
+	left    map[*journalled][]kv.Edit // what is left of older ones
+	changes []journal.Change
+}
+
 // keep journals what waits, in its order, and acknowledges it: the stream cannot be
 // reached, which is why. f is what was tried last, nil for nothing.
 func (s *shared) keep(f *flight, why error) {
@@ -363,94 +372,95 @@ func (s *shared) keep(f *flight, why error) {
 		s.mu.Unlock()
 		return
 	}
-	seen := f != nil && f.settled // by now: its operations are not pending any more
-	doubt := f != nil && f.doubt && !seen
-	var list []*journalled
-	var changes []journal.Change
-	refused := map[*op]error{}
-	left := map[*journalled][]kv.Edit{} // what is left of older ones
-	view, meta := s.under()
-	for i, o := range s.pending {
-		err := s.c.refuses(o, s.name, why)
-		if err != nil && doubt && i < len(f.ops) {
-			err = wire.Errorf(wire.Timeout, "context %q: the write was sent and is not acknowledged; it may have been made (%w)", s.name, why)
+	if f != nil && f.settled { // by now: its operations are not pending any more
+		for _, o := range f.ops {
+			s.c.end(o, s.madeBy(f), nil)
 		}
-		if err != nil {
-			refused[o] = err
-			continue
-		}
-		o.made = o.task == create && view == nil
-		view, meta = o.show(view, meta)
-		k := &journalled{op: o, key: s.c.outages.last.Add(1), id: newID(), written: time.Now(), base: s.tree.Revision(), known: s.ready, was: s.tree.View()}
-		change, err := k.put(s.name)
-		if err != nil {
-			refused[o] = err
-			continue
-		}
-		list, changes = append(list, k), append(changes, change)
-		changes = append(changes, s.supersede(k, left)...)
+		f = nil
 	}
-	var a *attempt
-	if doubt {
-		a = &attempt{key: s.c.outages.last.Add(1), id: f.id, after: f.after, sent: f.sent}
-		for i := range f.writes {
-			a.keys = append(a.keys, f.writes[i].Key)
-		}
-		for _, k := range list {
-			for _, o := range f.ops {
-				if k.op == o {
-					a.ops = append(a.ops, k.key)
-				}
-			}
-		}
-		change, err := a.put(s.name)
-		if err == nil {
-			changes = append(changes, change)
-		}
-	}
+	k := s.gather(f, why)
 	s.keeping = len(s.pending)
 	s.mu.Unlock()
 
-	err := s.c.outages.journal.Write(changes...)
+	err := s.c.outages.journal.Write(k.changes...)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keeping, s.flight = 0, nil
-	if s.closed {
-		return // close has told them
+	if !s.closed { // or close has told them
+		s.settleKeeping(f, k, err)
 	}
-	made := Ack{Revision: s.tree.Revision()} // of what was seen to be made after all
-	if f != nil && f.first > 0 {
-		made.Revision = f.first + uint64(len(f.writes)) - 1
+}
+
+// gather prepares what waits for the journal. mu is held.
+func (s *shared) gather(f *flight, why error) *keeping {
+	k := &keeping{refused: map[*op]error{}, left: map[*journalled][]kv.Edit{}}
+	doubt := f != nil && f.doubt
+	if doubt {
+		k.attempt = &attempt{id: f.id, after: f.after, sent: f.sent}
+		for i := range f.writes {
+			k.attempt.keys = append(k.attempt.keys, f.writes[i].Key)
+		}
 	}
-	for o, why := range refused {
+	view, meta := s.under()
+	for i, o := range s.pending {
+		sent := doubt && i < len(f.ops)
+		if err := s.c.refuses(o, s.name, why); err != nil {
+			if sent {
+				err = wire.Errorf(wire.Timeout, "context %q: the write was sent and is not acknowledged; it may have been made (%w)", s.name, why)
+			}
+			k.refused[o] = err
+			continue
+		}
+		o.made = o.task == create && view == nil
+		view, meta = o.show(view, meta)
+		j := &journalled{op: o, key: s.c.outages.last.Add(1), id: newID(), written: time.Now(), base: s.tree.Revision(), known: s.ready, was: s.tree.View()}
+		change, err := j.put(s.name)
+		if err != nil {
+			k.refused[o] = err
+			continue
+		}
+		k.list, k.changes = append(k.list, j), append(k.changes, change)
+		k.changes = append(k.changes, s.supersede(j, k.left)...)
+		if sent {
+			k.attempt.ops = append(k.attempt.ops, j.key)
+		}
+	}
+	if doubt {
+		k.attempt.key = s.c.outages.last.Add(1) // above those of its writes
+		if change, err := k.attempt.put(s.name); err == nil {
+			k.changes = append(k.changes, change)
+		}
+	}
+	return k
+}
+
+// settleKeeping takes what was gathered off what is pending and tells its operations, given
+// what the journal has said. mu is held.
+func (s *shared) settleKeeping(f *flight, k *keeping, err error) {
+	for o, why := range k.refused {
 		if s.take(o) {
 			s.c.end(o, Ack{}, why)
 		}
 	}
-	if err == nil && a != nil {
-		s.attempts = append(s.attempts, a)
-	}
 	if err == nil {
-		s.shrink(left)
-	}
-	var over []journal.Change
-	for _, k := range list {
-		switch taken := s.take(k.op); {
-		case !taken:
-			s.c.end(k.op, made, nil)
-			over = append(over, journal.Change{Key: k.key})
-		case err != nil:
-			s.c.end(k.op, Ack{}, err)
-		default:
-			s.addKept(k)
-			s.c.stats.journalled.Add(1)
-			s.c.end(k.op, Ack{Journalled: true, ID: k.id}, nil)
+		s.shrink(k.left)
+		if k.attempt != nil {
+			s.attempts = append(s.attempts, k.attempt)
 		}
 	}
-	if f != nil && seen {
-		for _, o := range f.ops {
-			s.c.end(o, made, nil)
+	var over []journal.Change
+	for _, j := range k.list {
+		switch taken := s.take(j.op); {
+		case !taken: // it was made after all, and seen meanwhile
+			s.c.end(j.op, s.madeBy(f), nil)
+			over = append(over, journal.Change{Key: j.key})
+		case err != nil:
+			s.c.end(j.op, Ack{}, err)
+		default:
+			s.addKept(j)
+			s.c.stats.journalled.Add(1)
+			s.c.end(j.op, Ack{Journalled: true, ID: j.id}, nil)
 		}
 	}
 	if len(over) > 0 {
@@ -458,6 +468,14 @@ func (s *shared) keep(f *flight, why error) {
 	}
 	s.overlaid()
 	s.show(nil)
+}
+
+// madeBy acknowledges what a flight is seen to have made. mu is held.
+func (s *shared) madeBy(f *flight) Ack {
+	if f == nil || f.first == 0 {
+		return Ack{Revision: s.tree.Revision()}
+	}
+	return Ack{Revision: f.first + uint64(len(f.writes)) - 1}
 }
 
 // take takes an operation off those that are pending; false if it is none. mu is held.

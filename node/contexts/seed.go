@@ -158,7 +158,7 @@ func (c *Contexts) learn(ctx context.Context, seeds []Seed) {
 func (n *names) has(token subjects.Token) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, ok := n.visible()[token]
+	_, ok := n.find(token)
 	return ok
 }
 

@@ -328,12 +328,12 @@ func (s *shared) next(again bool) (f *flight, fresh, ok bool) {
 // label writes on each write who made it, of those whose operations they are, and a
 // context's name on puts of the root whose key has only its hash.
 func (s *shared) label(writes []kv.Write, ops ...*op) {
+	who := make(map[string]kv.Who, len(ops))
+	for _, o := range ops {
+		who[o.by.String()] = o.who
+	}
 	for i := range writes {
-		for _, o := range ops {
-			if o.by.String() == writes[i].By {
-				writes[i].Who = o.who
-			}
-		}
+		writes[i].Who = who[writes[i].By]
 	}
 	label(writes, s.token, s.name)
 }

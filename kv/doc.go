@@ -141,7 +141,16 @@
 // rest of a batch does not come within a second, and when the stream has a new
 // leader. Every 10 s (and 1 s after it began) it asks for what was written since
 // the last time, which finds a loss that nothing else shows. It belongs to one
-// creation of the stream: of another it reads everything afresh.
+// creation of the stream: of another it reads everything afresh. What is republished
+// between a reconnect and the snapshot after it waits for that.
+//
+// A server that was frozen, or is cut off, takes itself for the leader for up to twenty
+// seconds after the others have chosen another. So only an answer of a leader counts
+// that has heard of most of the stream's servers within 2.5 s.
+//
+// [Bucket.Fence] finds out whether something was written, and else makes sure that it is
+// not written any more, by a message under the same id at =.fence.<node>, a key that no
+// context has.
 //
 // # Damage
 //

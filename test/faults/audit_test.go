@@ -180,13 +180,27 @@ func (a *auditor) phantoms() {
 		}
 	}
 	for id, n := range a.notices {
-		ofClient := slices.ContainsFunc(n.Edits, func(lost edit) bool {
-			return len(lost.Value) > 0 && slices.ContainsFunc(tags(fromJSON(lost.Value)), func(id int) bool { o := a.byID[id]; return o != nil && (o.client || o.outcome == unknown) })
-		})
-		if !ofClient && !slices.ContainsFunc(a.journal, func(o *op) bool { return o.ack.ID == id }) {
-			a.p.add("a notice for a write that nobody was told of: %s", id)
+		if !a.maybeJournalled(n) && !slices.ContainsFunc(a.journal, func(o *op) bool { return o.ack.ID == id }) {
+			a.p.add("a notice for a write that nobody was told of: %s of %s", id, n.Context)
 		}
 	}
+}
+
+// maybeJournalled says whether a notice is of a write that can have been journalled
+// without its app being told so: it is of a client, or its outcome is not known, because
+// its node was killed, or too late, between the journal and the answer.
+func (a *auditor) maybeJournalled(n notice) bool {
+	return slices.ContainsFunc(n.Edits, func(lost edit) bool {
+		if len(lost.Value) > 0 {
+			return slices.ContainsFunc(tags(fromJSON(lost.Value)), func(id int) bool { o := a.byID[id]; return o != nil && (o.client || o.outcome == unknown) })
+		}
+		for _, o := range a.byID {
+			if o.outcome == unknown && o.context == n.Context && slices.ContainsFunc(o.edits, func(e change) bool { return e.value == model.Nothing && model.Related(e.path, lost.Path) }) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // remoteWins checks that no journalled write landed on top of what somebody else wrote

@@ -241,6 +241,16 @@ func TestAudit(t *testing.T) {
 			s.told("a", journalled, ack{Journalled: true, ID: "j1"}, s.value("k1"))
 			s.notices = []notice{of("j1"), of("j1")}
 		}},
+		{"a removal that nobody was told of, with its notice", "", func(s *story) {
+			s.write("b", "k1")
+			s.told("a", unknown, ack{}, change{[]string{"k1"}, model.Nothing})
+			s.notices = []notice{of("j1")}
+		}},
+		{"a notice of a removal that was refused", "a notice for a write that nobody was told of", func(s *story) {
+			s.write("b", "k1")
+			s.told("a", refused, ack{}, change{[]string{"k1"}, model.Nothing})
+			s.notices = []notice{of("j1")}
+		}},
 		{"a notice for nobody", "a notice for a write that nobody was told of", func(s *story) {
 			s.notices = []notice{of("j9")}
 		}},

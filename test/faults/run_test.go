@@ -805,7 +805,11 @@ func (r *run) report() (total int) {
 	r.t.Logf("agreed %s after the faults, %s after quiet writes", r.healed.Round(time.Millisecond), r.quiet.Round(time.Millisecond))
 	r.t.Logf("%d faults: %s", total, strings.Join(faults, ", "))
 	if early, late, most := r.memory(); most > 0 {
-		r.t.Logf("memory of the largest desk: %d MiB early, %d MiB late, %d MiB at most", early>>20, late>>20, most>>20)
+		var over []int64
+		for part := range slices.Chunk(r.resident, (len(r.resident)+9)/10) {
+			over = append(over, slices.Max(part)>>20)
+		}
+		r.t.Logf("memory of the largest desk: %d MiB early, %d MiB late, %d MiB at most; over time %d", early>>20, late>>20, most>>20, over)
 	}
 	return total
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -55,9 +56,9 @@ type shared struct {
 	// want says that held and view may differ, and that somebody else is why; foreign
 	// that somebody else has written since the peer had no update in flight.
 	want, foreign bool
-	// inflight are updates of the peer without an answer yet. answered is the number
-	// of the frame with the last success: see package doc, "Races".
-	inflight int
+	// inflight are updates of the peer without an answer yet, in their order. answered is
+	// the number of the frame with the last success: see package doc, "Races".
+	inflight []*delta
 	answered uint64
 	parting  bool              // a pong is awaited before the next push
 	draining bool              // drain has an event in hand that view does not have yet
@@ -432,11 +433,7 @@ func (c *shared) joined(f *frame, creator bool) {
 		c.unanswered()
 		return
 	}
-	answers := c.answers // no push comes before the snapshot
-	c.answers = nil
-	for _, answer := range answers {
-		answer()
-	}
+	c.letAnswersGo() // no push comes before the snapshot
 	c.poll()
 	if len(c.snapshot) > 0 {
 		p := c.x.p
@@ -523,7 +520,7 @@ func (x *contexts) unsubscribe(f *frame, name string) {
 	c.unanswered()
 	x.p.memory.forget(name)
 	owner := c.isOwner(x.p.id)
-	if c.inflight == 0 {
+	if len(c.inflight) == 0 {
 		x.drop(name)
 	}
 	p := x.p
@@ -594,30 +591,46 @@ func (c *shared) update(f *frame, d delta) {
 		c.flush()
 		return
 	}
-	c.inflight++
+	c.inflight = append(c.inflight, &d)
 	c.started++
 	p := x.p
 	x.app.Start(node.ContextWrite{
 		Name: c.name, Edit: d.edits, MustExist: true,
 		Done: func(_ node.ContextAck, err error) {
-			p.post(func() { c.settled(f, d, err) })
+			p.post(func() { c.settled(f, &d, err) })
 		},
 	})
 }
 
 // settled is told what became of an update of the peer.
-func (c *shared) settled(f *frame, d delta, err error) {
-	if c.member && c.parting && c.want && len(c.snapshot) == 0 {
-		c.answers = append(c.answers, func() { c.answer(f, d, err) })
-		return
+func (c *shared) settled(f *frame, d *delta, err error) {
+	c.answers = append(c.answers, func() { c.answer(f, d, err) })
+	c.letAnswersGo()
+}
+
+// letAnswersGo answers updates in their order, until a push has to come first.
+func (c *shared) letAnswersGo() {
+	for len(c.answers) > 0 && !c.pushesFirst() {
+		answer := c.answers[0]
+		c.answers = c.answers[1:]
+		answer()
 	}
-	c.answer(f, d, err)
+}
+
+// pushesFirst says whether answers wait for a push, which itself waits for a pong. Without
+// that a client that never stops writing would never hear of others.
+func (c *shared) pushesFirst() bool {
+	if !c.member || !c.parting || !c.want || len(c.snapshot) > 0 || c.view == nil {
+		return false
+	}
+	_, ok := c.due(c.certain())
+	return ok
 }
 
 // answer answers an update. The client applies it to its object when it reads the
 // answer.
-func (c *shared) answer(f *frame, d delta, err error) {
-	c.inflight--
+func (c *shared) answer(f *frame, d *delta, err error) {
+	c.inflight = slices.DeleteFunc(c.inflight, func(other *delta) bool { return other == d })
 	c.settledUpdates++
 	x := c.x
 	if err != nil {
@@ -626,26 +639,26 @@ func (c *shared) answer(f *frame, d delta, err error) {
 		x.p.success(f, f.domain)
 	}
 	if !c.member {
-		if c.inflight == 0 && x.open[c.name] == c {
+		if len(c.inflight) == 0 && x.open[c.name] == c {
 			x.drop(c.name)
 		}
 		return
 	}
-	c.drain()
-	if err == nil {
+	if err == nil { // before anything is pushed
 		c.answered = x.p.s.out.count()
-		c.applied(d)
+		c.applied(*d)
 	}
+	c.drain()
 	// What the client has sent and was not answered for yet is in the view and not
 	// in its object; that is no reason to push as long as nobody else writes.
 	switch held := c.certain(); {
 	case held == c.view:
 	case held != nil && c.view != nil && len(c.doubts) == 0 && len(kv.Diff(held, c.view)) == 0:
 		c.has(c.view, c.state.Revision)
-	case c.inflight == 0 || c.foreign:
+	case len(c.inflight) == 0 || c.foreign:
 		c.want = true
 	}
-	c.foreign = c.foreign && c.inflight > 0
+	c.foreign = c.foreign && len(c.inflight) > 0
 	c.answerSnapshots()
 	c.flush()
 }
@@ -756,10 +769,10 @@ func (c *shared) take(e node.ContextEvent) {
 	if !c.known {
 		c.known = true
 		// The creator has an object already.
-		c.want = c.held != nil && (!mine || c.inflight == 0) && len(kv.Diff(c.held, c.view)) > 0
+		c.want = c.held != nil && (!mine || len(c.inflight) == 0) && len(kv.Diff(c.held, c.view)) > 0
 		return
 	}
-	if !mine || c.inflight == 0 {
+	if !mine || len(c.inflight) == 0 {
 		c.want = true
 		c.foreign = true
 	}
@@ -781,33 +794,58 @@ func (c *shared) flush() {
 		c.part()
 		return
 	}
-	if !c.x.p.readable(c.name) {
+	due, ok := c.due(held)
+	if !ok || !c.x.p.readable(c.name) {
+		c.letAnswersGo()
 		return
 	}
 	writes := c.writes
-	if c.base != held {
+	if c.base != held || due != c.view {
 		writes = nil
 	}
-	if held == nil || len(kv.Diff(held, c.view)) > 0 {
+	if held == nil || len(kv.Diff(held, due)) > 0 {
 		m := begin(c.x.domain, "context-updated").str("peer_id", string(c.x.p.id)).str("updater_id", string(c.updater)).str("context_id", c.id)
-		s.send(m.raw("delta", deltaJSON(held, c.view, writes)))
+		s.send(m.raw("delta", deltaJSON(held, due, writes)))
 	}
-	c.has(c.view, c.state.Revision)
+	c.has(due, c.state.Revision)
 	c.told()
 }
 
-// told lets the answers go that waited for a push.
-func (c *shared) told() {
-	c.want = false
-	answers := c.answers
-	c.answers = nil
-	for i, answer := range answers {
-		answer()
-		if c.want && c.parting { // the rest waits for the next push
-			c.answers = append(c.answers, answers[i+1:]...)
-			return
+// due is what the client should have now: the view, but where the client has updates in
+// flight what it has there, for it puts them there itself, one after the other, when it
+// reads their answers. Where something newer is in the view nothing is due before these.
+func (c *shared) due(held *kv.Value) (due *kv.Value, ok bool) {
+	var back []kv.Edit
+	v := c.view
+	for _, d := range c.inflight {
+		edits, err := d.edits(v)
+		if err == nil {
+			v, err = v.Edited(edits)
+		}
+		if err != nil {
+			return nil, false
+		}
+		for _, e := range edits {
+			if n := arrayOn(c.view, e.Path); n >= 0 {
+				e.Path = e.Path[:n]
+			}
+			back = append(back, kv.Edit{Path: e.Path, Value: held.At(e.Path)})
 		}
 	}
+	switch {
+	case v != c.view && len(kv.Diff(c.view, v)) > 0:
+		return nil, false
+	case held == nil || len(back) == 0:
+		return c.view, true
+	}
+	due, err := c.view.Edited(back)
+	return due, err == nil && due != nil
+}
+
+// told notes that the client has what it should have.
+func (c *shared) told() {
+	c.want = false
+	c.letAnswersGo()
 }
 
 // part waits until the client has read its last success, then flushes.

@@ -33,7 +33,9 @@
 // A client applies its own update when the answer to it arrives, which in Node.js is
 // after the frames that came in the same read of its socket. So a push that follows
 // such an answer is held back until a pong says that the client has read it, and
-// answers that come meanwhile wait for the push. The gateway follows what the client
+// answers that come meanwhile wait for the push. What is newer than an update without an
+// answer, and at its place, is pushed after the answer, for the client would put the older
+// one on top of it. The gateway follows what the client
 // does with its update, and repeats what is right where that is something else.
 //
 // # Returning clients

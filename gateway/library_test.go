@@ -237,6 +237,16 @@ type mirror struct {
 	// after all frames that came with the same read of the socket.
 	own  []func()
 	read int64
+	// changed is called after each change of an object, if it is not nil.
+	changed func(id string, object map[string]any)
+}
+
+// have makes an object what it is now.
+func (m *mirror) have(id string, object map[string]any) {
+	m.objects[id] = object
+	if m.changed != nil {
+		m.changed(id, object)
+	}
 }
 
 // mirror has the client follow a context as a library does.
@@ -274,12 +284,12 @@ func (m *mirror) see(c *client, a arrival) {
 	_, follows := m.objects[id]
 	switch {
 	case a.is("subscribed-context") && follows:
-		m.objects[id] = toJS(map[string]any(a.object("data"))).(map[string]any)
+		m.have(id, toJS(map[string]any(a.object("data"))).(map[string]any))
 	case a.is("context-updated") && follows:
-		m.objects[id] = apply(m.objects[id], a.object("delta"))
+		m.have(id, apply(m.objects[id], a.object("delta")))
 	case a.is("context-created") && follows:
 		data := decoded(c.sent[a.str("request_id")]["data"])
-		m.own = append(m.own, func() { m.objects[id] = toJS(map[string]any(data)).(map[string]any) })
+		m.own = append(m.own, func() { m.have(id, toJS(map[string]any(data)).(map[string]any)) })
 	case a.is("success"):
 		request := c.sent[a.str("request_id")]
 		id := request.str("context_id")
@@ -287,7 +297,7 @@ func (m *mirror) see(c *client, a arrival) {
 			return
 		}
 		delta := decoded(request["delta"])
-		m.own = append(m.own, func() { m.objects[id] = apply(m.objects[id], delta) })
+		m.own = append(m.own, func() { m.have(id, apply(m.objects[id], delta)) })
 	}
 }
 

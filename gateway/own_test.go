@@ -88,3 +88,58 @@ func TestOwnUpdatesAfterOthers(t *testing.T) {
 		}
 	})
 }
+
+// TestOwnUpdatesAreNotSeenAgain: while an update of a client waits for its answer others
+// write at the same place. What is newer comes after the answer, or the client, which
+// applies its update then, would go back to it. Each value is written once, so nobody
+// may see one again after another.
+func TestOwnUpdatesAreNotSeenAgain(t *testing.T) {
+	const rounds, inFlight = 150, 3
+	everywhere(t, func(t *testing.T, a, b *gateway.Gateway) {
+		c, d := app(t, a, "one"), app(t, b, "two")
+		name := unique("ctx")
+		id := c.create(name, frame{"v": -1, "w": -1})
+		d.announced(name)
+		both := []*client{c, d}
+		for i, x := range both {
+			x.mirror(id)
+			x.mu.Lock()
+			x.held.changed = neverAgain(t, i)
+			x.mu.Unlock()
+			x.open(id)
+		}
+		var sent [2][]string
+		for round := range rounds {
+			for i, x := range both {
+				for len(sent[i]) >= inFlight {
+					x.answer(sent[i][0])
+					sent[i] = sent[i][1:]
+				}
+				at := []string{"v", "w"}[round/5%2]
+				sent[i] = append(sent[i], x.send(updating(id, commands(set(at, round*2+i)))))
+			}
+		}
+		for i, x := range both {
+			for _, request := range sent[i] {
+				x.answer(request)
+			}
+		}
+		agree(t, both, id)
+	})
+}
+
+// neverAgain fails the test if a client sees a value again.
+func neverAgain(t *testing.T, client int) func(string, map[string]any) {
+	now, seen := map[string]any{}, map[any]bool{}
+	return func(_ string, object map[string]any) {
+		for _, at := range []string{"v", "w"} {
+			v := object[at]
+			switch {
+			case v == now[at]:
+			case seen[v] && v != float64(-1):
+				t.Errorf("client %d has %v at %s again, after %v", client, v, at, now[at])
+			}
+			now[at], seen[v] = v, true
+		}
+	}
+}

@@ -58,6 +58,7 @@ const (
 	// mostInFlight is how many writes may wait for an answer at a time.
 	mostInFlight = 300
 	readEvery    = 150 * time.Millisecond
+	recordEvery  = 500 * time.Millisecond
 )
 
 // run is one run.
@@ -141,6 +142,7 @@ func (p plan) make(t *testing.T, s *servers) *run {
 	all.Go(func() { r.load(ctx) })
 	all.Go(func() { r.read(ctx) })
 	all.Go(func() { r.watchMemory(ctx) })
+	all.Go(func() { r.recorder.Follow(ctx, recordEvery) })
 	started := r.since()
 	r.disturb(ctx)
 	all.Wait()

@@ -2,7 +2,9 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -52,6 +54,7 @@ type Recorder struct {
 
 	mu       sync.Mutex
 	messages map[uint64]*Message
+	whole    uint64 // up to where nothing is missing
 	highest  uint64
 	repeated map[uint64]bool // came on the republish subject
 }
@@ -214,7 +217,10 @@ func (rec *Recorder) Last() uint64 {
 func (rec *Recorder) Missing(last uint64) (list []uint64) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	for seq := uint64(1); seq <= last; seq++ {
+	for rec.messages[rec.whole+1] != nil {
+		rec.whole++
+	}
+	for seq := rec.whole + 1; seq <= last; seq++ {
 		if rec.messages[seq] == nil {
 			list = append(list, seq)
 		}
@@ -222,20 +228,42 @@ func (rec *Recorder) Missing(last uint64) (list []uint64) {
 	return list
 }
 
-// Fetch reads messages that neither way has brought and that the stream still has.
+// Follow fetches what is missing every now and then until ctx ends: later the stream
+// may not have it any more.
+func (rec *Recorder) Follow(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if missing := rec.Missing(rec.Last()); len(missing) > 0 {
+				_ = rec.Fetch(ctx, missing) // the next one may succeed
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Fetch reads messages that neither way has brought and that the stream still has. One
+// that it has not does not keep it from the others.
 func (rec *Recorder) Fetch(ctx context.Context, list []uint64) error {
 	s, err := rec.js.Stream(ctx, rec.Stream)
 	if err != nil {
 		return err
 	}
 	for _, seq := range list {
-		m, err := s.GetMsg(ctx, seq)
-		if err != nil {
-			return fmt.Errorf("sequence %d: %w", seq, err)
+		m, getErr := s.GetMsg(ctx, seq)
+		if getErr == nil {
+			rec.add(m.Subject, m.Header, m.Data, seq)
+			continue
 		}
-		rec.add(m.Subject, m.Header, m.Data, seq)
+		err = cmp.Or(err, fmt.Errorf("sequence %d: %w", seq, getErr))
+		if !errors.Is(getErr, jetstream.ErrMsgNotFound) {
+			return err
+		}
 	}
-	return nil
+	return err
 }
 
 // Get returns a message.

@@ -495,7 +495,7 @@ func (c *shared) answerSnapshots() {
 			c.want, c.ready = false, true
 		}
 		c.answered = s.out.count() // clients take it when they read the answer, like that to an update
-		c.past.seen(c.view)
+		c.resubscribed()
 	}
 	c.goOn()
 }

@@ -18,16 +18,15 @@ const (
 	// returnWithin is how soon after its loss a client can be taken for the same,
 	// and how long after its return what it had before is remembered.
 	returnWithin = 10 * time.Second
-	// announceWithin is how soon after it has subscribed again a returned client
-	// repeats what it knew; later it means what it says.
+	// announceWithin is how soon a returned client repeats what it knew of the next
+	// context, since it has subscribed to all of them again, or repeated another one: it
+	// goes through them one after the other. Later it means what it says.
 	announceWithin = 5 * time.Second
-	announceSoon   = time.Second
-	// announceEach is how much longer for each context that it had: it goes through
-	// them one after the other.
-	announceEach = 200 * time.Millisecond
-	announceMost = 15 * time.Second
-	// pastWithin is how long the value of the past may take to be found.
+	// pastWithin is how long the values of the past may take to be found.
 	pastWithin = 2 * time.Second
+	// pastMost is how many writes of others may be between what the node has noted
+	// that a client has, and what it was sent last before the node was killed.
+	pastMost = 100
 	// maxMemories is how many clients are remembered that were lost.
 	maxMemories = 1024
 )
@@ -48,6 +47,8 @@ type memory struct {
 type held struct {
 	revision uint64
 	value    *kv.Value
+	// later is what else it can have had, if only the revision was noted.
+	later []*kv.Value
 }
 
 // memories are those of the clients that were lost within returnWithin.
@@ -67,6 +68,7 @@ type returned struct {
 	client   string
 	at       time.Time
 	recalled map[string]bool // by context
+	until    time.Time       // when the time is over for it to repeat what it had
 }
 
 // clientKey is what tells a returning client, for nothing else in its hello is the
@@ -114,16 +116,6 @@ func (b *memories) of(client, name string) (list []held) {
 	return list
 }
 
-// most is how many contexts a client can have had.
-func (b *memories) most(client string) (n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, m := range b.lost[client] {
-		n = max(n, len(m.held))
-	}
-	return n
-}
-
 // lose keeps the memory of a peer whose connection is gone for returnWithin.
 func (b *memories) lose(m *memory) {
 	if m.client == "" || len(m.held) == 0 {
@@ -165,7 +157,7 @@ func (m *memory) note(name string, v *kv.Value, revision uint64) {
 		return
 	}
 	old, had := m.held[name]
-	m.held[name] = held{revision, v}
+	m.held[name] = held{revision: revision, value: v}
 	if !had || old.revision != revision {
 		m.book.journal.note(m.key, name, revision)
 	}
@@ -181,9 +173,8 @@ func (m *memory) forget(name string) {
 
 // past is what a returned client can have had of a context.
 type past struct {
-	held  []held
-	among int       // how many contexts the client can have had
-	until time.Time // when the time is over for the client to repeat it
+	held []held
+	told bool // the client has been sent what is there now
 }
 
 // remembered is what the client can have had of a context before it returned.
@@ -202,7 +193,7 @@ func (x *contexts) recall(name string) *past {
 		return nil
 	}
 	x.returned.recalled[name] = true
-	return &past{held: list, among: x.returned.book.most(x.returned.client)}
+	return &past{held: list}
 }
 
 // destroyedMeanwhile answers a returned client that creates a context again which
@@ -245,10 +236,9 @@ func (p *past) resolve(x *contexts, name string, done func()) {
 	go func() { // ends within pastWithin
 		ctx, cancel := context.WithTimeout(peer.ctx, pastWithin)
 		defer cancel()
-		for i, h := range p.held {
-			if h.value == nil {
-				was, _ := x.app.At(ctx, name, h.revision) // or it is not known, and only the revision counts
-				p.held[i].value = was.Object
+		for i := range p.held {
+			if p.held[i].value == nil {
+				p.held[i].find(ctx, x.app, name)
 			}
 		}
 		if err := x.app.CatchUp(ctx, name); err != nil { // then what it repeats may come before what it has missed
@@ -258,23 +248,71 @@ func (p *past) resolve(x *contexts, name string, done func()) {
 	}()
 }
 
-// seen says that the client was told what is there now. A client only repeats what
-// has changed, so that the time for it is short if nothing has; it is not over, for
-// the change may be on its way to this node.
-func (p *past) seen(now *kv.Value) {
-	if p == nil {
+// find reads what the client had at the revision that was noted, and each state since:
+// the node may have been killed before it had noted the last ones. What is not found
+// leaves the revision to go by.
+func (h *held) find(ctx context.Context, app *node.Contexts, name string) {
+	was, err := app.At(ctx, name, h.revision)
+	if err != nil {
 		return
 	}
-	within := announceSoon
-	if slices.ContainsFunc(p.held, func(h held) bool { return h.value == nil || differs(h.value, now) }) {
-		within = announceWithin
+	h.value = was.Object
+	list, err := app.History(ctx, name, node.ContextHistoryQuery{Limit: pastMost})
+	if err != nil {
+		return
 	}
-	p.until = time.Now().Add(within + min(time.Duration(p.among)*announceEach, announceMost))
+	v := h.value
+	for _, e := range list.Entries {
+		if e.Sequence <= h.revision {
+			continue
+		}
+		for _, c := range e.Changes {
+			now, err := edited(v, c)
+			if err != nil {
+				return
+			}
+			v = now
+		}
+		h.later = append(h.later, v)
+	}
 }
 
-// differs says whether a member of an object is another one now.
-func differs(was, now *kv.Value) bool {
-	return slices.ContainsFunc(was.Members(), func(m kv.Member) bool { return !now.At([]string{m.Name}).Equal(m.Value) })
+// edited is an object after a change.
+func edited(v *kv.Value, c node.ContextChange) (*kv.Value, error) {
+	edit := kv.Edit{Path: c.Path}
+	if !c.Value.IsZero() {
+		value, err := kv.ParseValue(c.Value)
+		if err != nil {
+			return nil, err
+		}
+		edit.Value = value
+	}
+	return v.Edited([]kv.Edit{edit})
+}
+
+// resubscribed notes that the client was told what is there now of a context that it
+// had. It repeats what has changed when it has that of all of them.
+func (c *shared) resubscribed() {
+	if c.past != nil {
+		c.past.told = true
+		c.x.returned.goesOn()
+	}
+}
+
+// goesOn notes that the client is about to repeat what it had.
+func (r *returned) goesOn() { r.until = time.Now().Add(announceWithin) }
+
+// repeating says whether the client can still repeat what it had.
+func (x *contexts) repeating() bool {
+	if time.Now().Before(x.returned.until) {
+		return true
+	}
+	for _, c := range x.open {
+		if c.past != nil && !c.past.told {
+			return true // it waits for that one
+		}
+	}
+	return false
 }
 
 // repeats says whether an update only repeats what the client had before its
@@ -282,13 +320,17 @@ func differs(was, now *kv.Value) bool {
 func (c *shared) repeats(d delta) bool {
 	p := c.past
 	c.past = nil
-	if p == nil || !c.known || time.Now().After(p.until) || d.reset != nil || len(d.commands) == 0 {
+	if p == nil || !c.known || !c.x.repeating() || d.reset != nil || len(d.commands) == 0 {
 		return false
 	}
 	// Even if nothing of it has changed: the change may be on its way to this node.
-	return slices.ContainsFunc(p.held, func(h held) bool {
+	repeated := slices.ContainsFunc(p.held, func(h held) bool {
 		return !slices.ContainsFunc(d.commands, func(cmd command) bool { return !c.had(h, cmd) })
 	})
+	if repeated {
+		c.x.returned.goesOn()
+	}
+	return repeated
 }
 
 // had says whether the client had what a command of it sets.
@@ -299,6 +341,7 @@ func (c *shared) had(h held, cmd command) bool {
 	case h.value == nil: // it can only be asked whether somebody has written there since
 		return c.state.ChangedSince(h.revision, cmd.path...) || c.view.At(cmd.path).Equal(cmd.value)
 	default:
-		return h.value.At(cmd.path).Equal(cmd.value)
+		had := func(v *kv.Value) bool { return v.At(cmd.path).Equal(cmd.value) }
+		return had(h.value) || slices.ContainsFunc(h.later, had)
 	}
 }

@@ -156,6 +156,35 @@ func TestAReturnedClientRepeats(t *testing.T) {
 	}
 }
 
+// TestAReturnedClientRepeatsWhatWasNotNoted: the node was killed before it had noted what
+// it sent last. What the client had is then one of the states since what was noted.
+func TestAReturnedClientRepeatsWhatWasNotNoted(t *testing.T) {
+	p := newTrip(t)
+	p.fb.recording(t)
+	journal := filepath.Join(p.fb.dir, "a", "sent", "sent.jsonl")
+	poll(t, "what it was sent is noted", func() bool {
+		text, err := os.ReadFile(journal)
+		return err == nil && strings.Contains(string(text), p.before.me)
+	})
+	noted, err := os.ReadFile(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.other.update(p.id, commands(set("n", 7)))
+	p.before.await(frame{"type": "context-updated", "context_id": p.id})
+	p.other.update(p.id, commands(set("o.x", 7)))
+	p.leave()
+	p.home.Stop()
+	if err := os.WriteFile(journal, noted, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	p.back()
+	p.after.update(p.id, commands(set("n", 7), set("o", frame{"x": 1})))
+	p.present(tripped)
+	p.other.none(frame{"type": "context-updated", "updater_id": p.after.me})
+}
+
 // TestAReturnedClientDoesNotWait: it repeats what it knew before it has heard what is
 // there now, as libraries do that hear of the context late.
 func TestAReturnedClientDoesNotWait(t *testing.T) {

@@ -115,6 +115,8 @@ type (
 	ContextHistoryEntry = contexts.HistoryEntry
 	// ContextHistoryQuery says which operations are wanted.
 	ContextHistoryQuery = contexts.HistoryQuery
+	// ContextChange is one difference of a context.
+	ContextChange = contexts.Change
 	// PathValue is a value for a path in a context.
 	PathValue = contexts.PathValue
 )

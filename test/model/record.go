@@ -237,7 +237,9 @@ func (rec *Recorder) Follow(ctx context.Context, every time.Duration) {
 		select {
 		case <-tick.C:
 			if missing := rec.Missing(rec.Last()); len(missing) > 0 {
-				_ = rec.Fetch(ctx, missing) // the next one may succeed
+				some, cancel := context.WithTimeout(ctx, 2*time.Second)
+				_ = rec.Fetch(some, missing) // the next one may succeed
+				cancel()
 			}
 		case <-ctx.Done():
 			return

@@ -133,6 +133,9 @@ type Entry struct {
 	// AsOf, Compact and Read are the headers Weft-As-Of, Weft-Compact and Weft-Read,
 	// 0 for none.
 	AsOf, Compact, Read uint64
+	// Seen is the header Weft-Seen: the newest sequence of the context's keys that its
+	// writer knew of, 0 if that does not say.
+	Seen uint64
 	// TTL says that the server will expire this entry.
 	TTL bool
 	// Batch is the id of the batch that wrote the entry, "" for none, and
@@ -447,6 +450,7 @@ func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
 func (b *Bucket) writer(e *Entry, h nats.Header) {
 	e.WriteID, e.By, e.Who = h.Get(wire.HeaderOp), h.Get(wire.HeaderBy), parseWho(h.Get(wire.HeaderWho))
 	e.Read, _ = strconv.ParseUint(h.Get(wire.HeaderRead), 10, 64)    // the fold has no use for it
+	e.Seen, _ = strconv.ParseUint(h.Get(wire.HeaderSeen), 10, 64)    // one that cannot be is ignored
 	e.sent, _ = time.Parse(time.RFC3339Nano, h.Get(wire.HeaderTime)) // zero if it says nothing
 	e.TTL = h.Get(hdrTTL) != ""
 	if s := h.Get(wire.HeaderName); s != "" {

@@ -140,6 +140,9 @@ func (b *Bucket) message(id string, w *Write) *nats.Msg {
 	if w.Read > 0 {
 		h[wire.HeaderRead] = []string{strconv.FormatUint(w.Read, 10)}
 	}
+	if w.Seen > 0 {
+		h[wire.HeaderSeen] = []string{strconv.FormatUint(w.Seen, 10)}
+	}
 	if w.TTL > 0 {
 		h[hdrTTL] = []string{w.TTL.String()}
 	}

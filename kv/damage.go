@@ -23,6 +23,9 @@ const (
 	// when again after a doubt.
 	auditEvery = 20 * time.Second
 	auditSoon  = 4 * time.Second
+	// suspectEvery is how often all replicas of a node may be made to look for what
+	// they have missed.
+	suspectEvery = time.Second
 	// auditPatience is how long a reader waits for another that counts.
 	auditPatience = time.Second
 	// auditTries bounds the requests that are made until every replica has answered:
@@ -68,12 +71,14 @@ type health struct {
 	mu       sync.Mutex
 	replicas map[*Replica]struct{} // ours, which follow
 	next     time.Time             // when to count again
-	hushed   int                   // how often in a row not all have answered
-	leader   string
-	servers  []string // that can answer, the leader first
-	offline  []string // that cannot
-	created  time.Time
-	suspects map[string]*suspect // by server
+	// suspected is when replicas were last made to look what they have missed.
+	suspected time.Time
+	hushed    int // how often in a row not all have answered
+	leader    string
+	servers   []string // that can answer, the leader first
+	offline   []string // that cannot
+	created   time.Time
+	suspects  map[string]*suspect // by server
 	// tail says that the leader has lost writes that others may still have: then
 	// only what the leader has counts.
 	tail bool
@@ -183,6 +188,26 @@ func (h *health) refresh(why string) {
 	h.mu.Unlock()
 	for _, r := range replicas {
 		r.Refresh(why)
+	}
+}
+
+// suspectLoss makes all replicas but one look soon what they have missed, at most every
+// suspectEvery. seq is a sequence that the stream has reached.
+func (h *health) suspectLoss(but *Replica, seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.suspected) < suspectEvery {
+		return
+	}
+	h.suspected = time.Now()
+	for r := range h.replicas {
+		if r == but {
+			continue
+		}
+		select {
+		case r.soon <- seq:
+		default:
+		}
 	}
 }
 

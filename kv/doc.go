@@ -95,7 +95,9 @@
 // A client may say who it is in Weft-By: <app>@<node> or @<node>, ids as in package
 // subjects, otherwise it is nobody. With any new text of [A-Za-z0-9_-] in Weft-Op,
 // the same for a whole batch, the value is msgpack. Weft-Who says the same for people:
-// <application>.<user>.<machine>, each with =XX for every byte outside of [A-Za-z0-9_-].
+// <application>.<user>.<machine>, each with =XX for every byte outside of [A-Za-z0-9_-]. A
+// client that follows the context should say in Weft-Seen the highest sequence of its keys
+// that it knows of.
 //
 // A value that shall expire (Nats-TTL, which the server stretches to ten minutes) is
 // made permanent by the first node that sees it, because an app there uses the
@@ -139,8 +141,11 @@
 // lost on its way; a replica reads again when the connection was made, when it
 // was too slow, when a key's last sequence is not the one that it knows, when the
 // rest of a batch does not come within a second, and when the stream has a new
-// leader. Every 10 s (and 1 s after it began) it asks for what was written since
-// the last time, which finds a loss that nothing else shows. It belongs to one
+// leader. A write says in Weft-Seen what its writer knew of the context; who has less
+// reads again before it shows that write. A loss is seldom alone: the first that is found
+// makes all replicas of the node ask for what was written since the last time. They do
+// that every 10 s as well (and 1 s after they began), which finds a loss that nothing
+// else shows. A replica belongs to one
 // creation of the stream: of another it reads everything afresh. What is republished
 // between a reconnect and the snapshot after it waits for that.
 //

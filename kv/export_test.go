@@ -35,7 +35,7 @@ func (r *Replica) Read(ctx context.Context, always bool) {
 
 // Check is the regular check.
 func (r *Replica) Check(ctx context.Context) {
-	if r.check(ctx) {
+	if r.check(ctx, 0) {
 		r.snapshot(ctx)
 	}
 }

@@ -79,6 +79,9 @@ type Write struct {
 	Who Who
 	// AsOf, Compact and Read are the headers of these names, 0 for none.
 	AsOf, Compact, Read uint64
+	// Seen is the newest sequence of the context's keys that the writer knows of, 0 for
+	// none: who reads the write and has less has missed something.
+	Seen uint64
 	// TTL lets the server expire what is written, 0 for never.
 	TTL time.Duration
 	// If, when not nil, is the sequence that the key's newest write must have,
@@ -90,7 +93,7 @@ type Write struct {
 func (w *Write) Entry(id string, seq uint64) Entry {
 	return Entry{
 		Key: w.Key, Value: w.Value, Seq: seq, Op: w.Op, Format: w.Format, Name: w.Name,
-		WriteID: id, By: w.By, Who: w.Who, AsOf: w.AsOf, Compact: w.Compact, Read: w.Read, TTL: w.TTL > 0,
+		WriteID: id, By: w.By, Who: w.Who, AsOf: w.AsOf, Compact: w.Compact, Read: w.Read, Seen: w.Seen, TTL: w.TTL > 0,
 	}
 }
 

@@ -68,6 +68,7 @@ type Replica struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 	refresh chan string // why; of several the first
+	soon    chan uint64 // to check soon, by a replica that has reached this; of several the first
 	ready   chan struct{}
 
 	// gone says which of some keys were removed after the sequences that are known of
@@ -89,8 +90,9 @@ type Replica struct {
 	created time.Time
 	synced  bool // a snapshot was taken since the connection was made
 	isReady bool
-	// away says that the connection was lost since the last snapshot: what is republished
-	// waits in backlog for the next, or it would show without what was missed.
+	// away says that the connection was lost, or that a write was missed, since the last
+	// snapshot: what is republished waits in backlog for the next, or it would show
+	// without what was missed.
 	away    bool
 	backlog []Entry
 	err     error
@@ -143,7 +145,7 @@ func (b *Bucket) Replicate(filters []subjects.Key, whole bool, log *slog.Logger,
 func newReplica(b *Bucket, filters []subjects.Key, whole bool, log *slog.Logger, update func(Update)) *Replica {
 	return &Replica{
 		bucket: b, filters: filters, whole: whole, log: log, update: update, gone: b.removed, reading: make(chan struct{}, 1),
-		done: make(chan struct{}), refresh: make(chan string, 1), ready: make(chan struct{}),
+		done: make(chan struct{}), refresh: make(chan string, 1), soon: make(chan uint64, 1), ready: make(chan struct{}),
 		seqs: map[subjects.Key]mark{}, purged: map[subjects.Key]uint64{},
 	}
 }
@@ -237,6 +239,17 @@ func (r *Replica) run(ctx context.Context) {
 			}
 			r.snapshot(ctx)
 			next(checkFirst)
+		case least := <-r.soon:
+			if broken == "resync" {
+				continue
+			}
+			if !pause(ctx, refreshJitter) {
+				return
+			}
+			if r.check(ctx, least) {
+				r.snapshot(ctx)
+			}
+			next(checkEvery)
 		case <-check.C:
 			if broken == "resync" {
 				next(checkEvery)
@@ -245,7 +258,7 @@ func (r *Replica) run(ctx context.Context) {
 			if r.bucket.keeps {
 				r.bucket.audit(ctx)
 			}
-			if r.check(ctx) {
+			if r.check(ctx, 0) {
 				r.snapshot(ctx)
 			}
 			next(checkEvery)
@@ -368,8 +381,8 @@ func (r *Replica) merge(s Snapshot, p proof) {
 	r.update(u)
 	backlog := r.backlog
 	r.away, r.backlog = false, nil
-	for _, e := range backlog {
-		r.take(e)
+	for i := range backlog {
+		r.hear(backlog[i])
 	}
 	if !r.isReady {
 		r.isReady = true
@@ -384,6 +397,16 @@ func (r *Replica) known(key subjects.Key) uint64 { return max(r.seqs[key].seq, r
 func (r *Replica) follow(e Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.hear(e)
+}
+
+// hear is follow. mu is held.
+func (r *Replica) hear(e Entry) {
+	if !r.away && r.lacks(&e) {
+		r.away = true
+		r.release()
+		r.missed(e.Seq, "a write was missed that its successor knew")
+	}
 	if r.away {
 		if len(r.backlog) == maxBacklog { // the next snapshot has the first of them
 			r.backlog = append(r.backlog[:0:0], r.backlog[maxBacklog/2:]...)
@@ -392,6 +415,21 @@ func (r *Replica) follow(e Entry) {
 		return
 	}
 	r.take(e)
+}
+
+// lacks says whether the writer of an entry knew of one that has not come here. Without
+// that nothing would show that it was lost, as it is of another key. mu is held.
+func (r *Replica) lacks(e *Entry) bool {
+	return r.whole && r.isReady && broken != "resync" && e.Seq > r.upTo && e.Seen < e.Seq && e.Seen > max(r.top, r.checked)
+}
+
+// missed sees to what was lost: here everything is read again, and the other replicas
+// look what they have missed, for a loss is seldom alone. seq is that of a later write.
+// mu is held.
+func (r *Replica) missed(seq uint64, why string) {
+	r.stats.Gaps++
+	r.Refresh(why)
+	r.bucket.health.suspectLoss(r, seq)
 }
 
 // take is follow for a replica that is there. mu is held.
@@ -432,8 +470,7 @@ func (r *Replica) take(e Entry) {
 // broken gives up on a batch that cannot become complete. mu is held.
 func (r *Replica) broken() {
 	r.release()
-	r.stats.Gaps++
-	r.Refresh("a part of a batch is missing")
+	r.missed(r.top, "a part of a batch is missing")
 }
 
 // release drops what is held. mu is held.
@@ -447,10 +484,9 @@ func (r *Replica) release() {
 
 func (r *Replica) gap(why string) {
 	r.mu.Lock()
-	r.stats.Gaps++
+	defer r.mu.Unlock()
 	r.release()
-	r.mu.Unlock()
-	r.Refresh(why)
+	r.missed(r.top, why)
 }
 
 // apply passes on what is newer than what is known, and says how much that was.
@@ -464,8 +500,7 @@ func (r *Replica) apply(entries []Entry, republished bool) (applied uint64) {
 			continue
 		}
 		if republished && r.isReady && e.Previous > known {
-			r.stats.Gaps++
-			r.Refresh("a write was missed")
+			r.missed(e.Seq, "a write was missed")
 		}
 		delete(r.seqs, e.Key)
 		delete(r.purged, e.Key)
@@ -490,8 +525,8 @@ func (r *Replica) empty() bool {
 }
 
 // check reads what was written since the last time: what was lost on its way is
-// among it. It says whether a snapshot is needed.
-func (r *Replica) check(ctx context.Context) (refresh bool) {
+// among it. What has not reached least does not answer. It says whether a snapshot is needed.
+func (r *Replica) check(ctx context.Context, least uint64) (refresh bool) {
 	r.mu.Lock()
 	synced, from, missing := r.synced, r.checked, r.missing
 	r.mu.Unlock()
@@ -499,6 +534,9 @@ func (r *Replica) check(ctx context.Context) (refresh bool) {
 		return true
 	}
 	s, why, err := r.bucket.since(ctx, r.filters, from)
+	if err == nil && why == "" && s.UpTo < least {
+		why = behind(s.UpTo, least)
+	}
 	if err != nil {
 		r.failed(ctx, err)
 		return !errors.Is(err, wire.ErrOffline)

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
 	"github.com/weft-fabric/weft/kv"
@@ -363,6 +365,75 @@ func TestNothingShowsBeforeTheSnapshot(t *testing.T) {
 		synctest.Wait()
 		if got := states[len(states)-1]; got != `{"a":1,"b":1,"c":1,"n":2999}` {
 			t.Errorf("after many: %s", got)
+		}
+	})
+}
+
+// TestWhatTheWriterKnew: a write whose writer knew of one that did not come is not shown
+// before that, and the other replicas look at once what they have missed.
+func TestWhatTheWriterKnew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := start(t, server.Options{JetStream: true, MaxPayload: 8 << 20})
+		nc := h.conn(t)
+		if err := kv.Provision(within(t, time.Minute), nc, realm, 1); err != nil {
+			t.Fatal(err)
+		}
+		b := kv.Contexts(h.link(t), realm)
+		tree := kv.NewTree(client)
+		r := kv.NewStillReplica(b, subjects.ContextKeys(client), true, func(u kv.Update) { tree.Apply(u.Entries, u.Removed) })
+		set := func(path, json string, seen uint64) kv.Entry {
+			t.Helper()
+			key := subjects.ContextRoot(client)
+			if path != "" {
+				key, _ = subjects.ContextPath(client, []string{path})
+			}
+			writes := []kv.Write{{Key: key, Value: value(t, json).Payload().Data, Seen: seen}}
+			id := fmt.Sprint(path, json)
+			first, err := b.Commit(t.Context(), id, writes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kv.Entries(id, first, writes)[0]
+		}
+		shows := func(want string) {
+			t.Helper()
+			if got := canonical(t, tree.View()); got != want {
+				t.Errorf("shows %s, want %s", got, want)
+			}
+		}
+		set("", `{}`, 0)
+		r.Read(t.Context(), true)
+		var asked atomic.Int64
+		sub, err := nc.Subscribe("$JS.API.DIRECT.GET.>", func(*nats.Msg) { asked.Add(1) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Unsubscribe()
+		other := b.Replicate([]subjects.Key{subjects.ContextKeys(subjects.MustEncode("other"))}, true, nil, func(kv.Update) {})
+		defer other.Close()
+		<-other.Ready()
+		time.Sleep(3 * time.Second)
+		before := asked.Load()
+
+		a := set("a", `1`, 1)
+		r.Feed(set("b", `1`, a.Seq)) // a did not come
+		shows(`{}`)
+		r.Feed(set("c", `1`, 0)) // waits as well
+		shows(`{}`)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if asked.Load() == before {
+			t.Error("the other replica has not looked what it has missed")
+		}
+		r.Read(t.Context(), false)
+		shows(`{"a":1,"b":1,"c":1}`)
+		gaps := r.Stats().Gaps
+		d := set("d", `1`, 4)
+		r.Feed(d)
+		r.Feed(set("e", `1`, 1<<60)) // it cannot have seen that
+		shows(`{"a":1,"b":1,"c":1,"d":1,"e":1}`)
+		if got := r.Stats().Gaps; got != gaps {
+			t.Errorf("%d gaps, want %d", got, gaps)
 		}
 	})
 }

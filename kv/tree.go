@@ -20,6 +20,7 @@ type Tree struct {
 	top       place  // the highest that is folded
 	revision  uint64
 	rootSeq   uint64 // of the newest entry of the root key, markers included
+	seen      uint64 // of the newest entry of any key, markers and metadata included
 	bytes     int
 	meta      *Entry
 }
@@ -69,6 +70,9 @@ func (t *Tree) Revision() uint64 {
 	}
 	return t.revision
 }
+
+// Seen is the highest sequence of any entry that was applied, for [Write.Seen].
+func (t *Tree) Seen() uint64 { return t.seen }
 
 // Keys is how many path keys and delete markers the context has gathered below
 // its root.
@@ -124,11 +128,12 @@ func (t *Tree) Apply(entries []Entry, removed []subjects.Key) (bad []Bad) {
 	for i := range entries {
 		e := &entries[i]
 		k, ok := e.Key.Context()
-		switch {
-		case !ok || k.Context.String() != t.context.String():
+		if !ok || k.Context.String() != t.context.String() {
 			bad = append(bad, Bad{e.Key, e.Seq, e.By, wire.Errorf(wire.BadName, "not a key of a context")})
 			continue
-		case k.Meta:
+		}
+		t.seen = max(t.seen, e.Seq)
+		if k.Meta {
 			if t.meta == nil || t.meta.Seq < e.Seq {
 				t.meta = nil
 				if e.Op == Put {

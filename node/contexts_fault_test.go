@@ -220,7 +220,15 @@ func TestContextRepublishLost(t *testing.T) {
 		})
 		update(t, ann, object{"f": 1})
 		update(t, ann, object{"f": 2})
+		time.Sleep(time.Second)
 		wantSeen(t, w, "changed f=2")
+		// Another key's: a write of somebody who knew of it tells, and is not shown first.
+		lose = 1
+		update(t, ann, object{"g": 1})
+		update(t, ann, object{"h": 1})
+		wantSeen(t, w)
+		time.Sleep(time.Second)
+		wantSeen(t, w, "changed g=1 h=1")
 		if n := b.Stats().Contexts; n.Gaps < 2 || n.Caught == 0 {
 			t.Errorf("stats %+v", n)
 		}

@@ -141,6 +141,9 @@
 //	                                            of the root: the revision that it holds; decimal
 //	Weft-Read         context write             on a put of the root with Weft-Compact: it holds all
 //	                                            that the context was at this sequence; decimal
+//	Weft-Seen         context write             the highest sequence of the context's keys that the
+//	                                            writer knew of: a reader that has less has missed
+//	                                            something; decimal, ignored unless below the write's
 //	Weft-Error-Code   reply                     a code of the list below, from the server's node
 //	Weft-Error        reply                     a sentence for people, at most 4 KiB
 //	Content-Type      call, ask, reply, topic,  form of the body, from the sender

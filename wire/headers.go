@@ -20,6 +20,7 @@ const (
 	HeaderAsOf        = "Weft-As-Of"
 	HeaderCompact     = "Weft-Compact"
 	HeaderRead        = "Weft-Read"
+	HeaderSeen        = "Weft-Seen"
 	HeaderErrorCode   = "Weft-Error-Code"
 	HeaderError       = "Weft-Error"
 	HeaderDetail      = "Weft-Detail"

@@ -447,6 +447,7 @@ type errFinal struct{ error }
 func (s *shared) commit(f *flight) (uint64, error) {
 	s.mu.Lock()
 	f.after = max(f.planned, s.tree.Revision())
+	seen(f.writes, s.tree.Seen())
 	s.mu.Unlock()
 	if err := s.recorded(f.writes); err != nil {
 		s.c.stats.unrecorded.Add(1)
@@ -484,6 +485,13 @@ func (s *shared) commit(f *flight) (uint64, error) {
 		if s.c.ctx.Err() != nil {
 			return 0, wire.Errorf(wire.Offline, "the node has stopped; context %q may have been written", s.name)
 		}
+	}
+}
+
+// seen notes on writes what their writer knew of the context.
+func seen(writes []kv.Write, seq uint64) {
+	for i := range writes {
+		writes[i].Seen = seq
 	}
 }
 
@@ -666,6 +674,7 @@ func (s *shared) compact(must bool) {
 			return
 		}
 		s.label(writes)
+		seen(writes, t.Seen())
 		if err := s.recorded(writes); err != nil {
 			s.c.stats.unrecorded.Add(1)
 			s.c.log.Debug("the history has not recorded what a compaction takes away", slog.String("context", s.name), slog.Any("error", err))

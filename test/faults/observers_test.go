@@ -182,7 +182,7 @@ func (r *record) unlike(context string, s sight) string {
 	}
 	var lines []string
 	for _, path := range model.Differences(want, s.value, nil, 3) {
-		lines = append(lines, fmt.Sprintf("%q is %s, not %s", path, model.Short(model.At(s.value, path)), model.Short(model.At(want, path))))
+		lines = append(lines, fmt.Sprintf("%q is %s, not %s; %s", path, model.Short(model.At(s.value, path)), model.Short(model.At(want, path)), r.explain(context, path)))
 	}
 	return strings.Join(lines, ", ")
 }

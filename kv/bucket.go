@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,6 +50,9 @@ const (
 
 // timeValid is how long the server's time is carried on before it is asked again.
 const timeValid = time.Minute
+
+// detachBelow is the size below which a value is not much more than its headers.
+const detachBelow = 4 << 10
 
 // leadsFor is how long a leader may not have heard of most servers. They wait for four
 // seconds before they choose another.
@@ -443,7 +447,17 @@ func (b *Bucket) entry(m *nats.Msg) (Entry, error) {
 			return Entry{}, fmt.Errorf("kv: scheduler of %s: %w", key, err)
 		}
 	}
+	e.detach()
 	return e, nil
+}
+
+// detach copies what readers keep of an entry, which is a part of its message: a small
+// value would hold all of that in memory, and an id all headers.
+func (e *Entry) detach() {
+	e.Key, e.WriteID, e.By = subjects.Key(strings.Clone(string(e.Key))), strings.Clone(e.WriteID), strings.Clone(e.By)
+	if len(e.Value) < detachBelow {
+		e.Value = bytes.Clone(e.Value)
+	}
 }
 
 // writer reads what the writer of an entry said.

@@ -306,3 +306,90 @@ func hotValue(b *testing.B, s servers) func(int) {
 		}
 	}
 }
+
+// BenchmarkContextOffline is from an update until another app of the same machine has
+// the change, and until the writer has its acknowledgement, on a node whose fabric has
+// gone away; beside it the same on a node with a cluster of three replicas.
+func BenchmarkContextOffline(b *testing.B) {
+	hub := hub(b)
+	away := start(b, hub, "away")
+	offline := localUpdate(b, away)
+	offline()
+	hub.Shutdown()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(time.Minute); away.State().Online; {
+		select {
+		case <-tick.C:
+		case <-late:
+			b.Fatal("it is still online")
+		}
+	}
+	online := localUpdate(b, threeServers(b).node(b, "there"))
+	offline()
+	online()
+	var seen, acked [2]latencies
+	for b.Loop() {
+		for range 20 {
+			for i, f := range []func() (seen, acked time.Duration){offline, online} {
+				s, a := f()
+				seen[i], acked[i] = append(seen[i], s), append(acked[i], a)
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	for i, name := range []string{"offline", "online"} {
+		b.ReportMetric(seen[i].of(50), name+"-seen-p50-µs")
+		b.ReportMetric(seen[i].of(99), name+"-seen-p99-µs")
+		b.ReportMetric(acked[i].of(50), name+"-acked-p50-µs")
+		b.ReportMetric(acked[i].of(99), name+"-acked-p99-µs")
+	}
+	b.ReportMetric(seen[0].of(99)/seen[1].of(99), "seen-p99-ratio")
+}
+
+// localUpdate updates a context, and says when another app of the node had seen that and
+// when it was acknowledged.
+func localUpdate(b *testing.B, n *node.Node) func() (seen, acked time.Duration) {
+	writer, reader := join(b, n), join(b, n)
+	w, err := reader.Contexts().Watch(b.Context(), "orders")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(w.Close)
+	type sight struct {
+		id int64
+		at time.Time
+	}
+	saw := make(chan sight, 16)
+	go func() { // ends with the watch
+		for e := range w.Events(context.Background()) {
+			at := time.Now()
+			if v := e.At("order"); !v.IsZero() {
+				var o order
+				if err := v.Decode(&o); err != nil {
+					b.Error(err)
+				}
+				saw <- sight{o.ID, at}
+			}
+		}
+	}()
+	o := sample()
+	return func() (seen, acked time.Duration) {
+		o.ID++
+		began := time.Now()
+		if _, err := writer.Contexts().Update(b.Context(), "orders", map[string]order{"order": o}); err != nil {
+			b.Fatal(err)
+		}
+		acked = time.Since(began)
+		for {
+			select {
+			case s := <-saw:
+				if s.id == o.ID {
+					return s.at.Sub(began), acked
+				}
+			case <-time.After(20 * time.Second):
+				b.Fatalf("%d was not seen", o.ID)
+			}
+		}
+	}
+}

@@ -442,9 +442,9 @@ func TestObservers(t *testing.T) {
 	states := []any{model.Nothing, made.state(1), made.state(2), made.state(4), made.state(5)}
 	with := func(state any, k1 string) any { return model.Put(state, []string{"k1"}, k1) }
 	tests := []struct {
-		name, want, desk, app string
-		losses                []loss
-		see                   func(o *observer)
+		name, want, desk string
+		losses           []loss
+		see              func(o *observer)
 	}{
 		{name: "sound", see: func(o *observer) {
 			for i, n := range []uint64{0, 1, 2, 4, 5} {
@@ -463,7 +463,7 @@ func TestObservers(t *testing.T) {
 			o.see(with(states[4], "o5."), false, 5)
 			o.see(states[4], true, 5)
 		}},
-		{name: "own write of a client again", desk: "a", app: "a-0", see: func(o *observer) {
+		{name: "own write of a client again", desk: "a", want: "after write 3", see: func(o *observer) {
 			o.see(states[3], false, 0)
 			o.see(with(states[3], "o2."), false, 0)
 			o.see(states[3], false, 0)
@@ -523,7 +523,6 @@ func TestObservers(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			o := newObserver("a watch", tt.desk, what, 1, func() time.Duration { return time.Millisecond })
-			o.app = tt.app
 			tt.see(o)
 			byID := map[int]*op{}
 			for _, w := range made.ops {

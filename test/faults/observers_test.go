@@ -16,7 +16,6 @@ import (
 // its node, or the subscription of a client.
 type observer struct {
 	who, desk, context string
-	app                string               // that it is of, if it is of a client
 	writers            int                  // apps that write three keys as one
 	since              func() time.Duration // the time
 
@@ -211,9 +210,6 @@ func (o *observer) inOrder(r *record, ops map[int]*op, p *problems) {
 		if w == nil {
 			p.add("%s of %s has seen a write that nobody made: %d", o.who, o.context, l.op)
 			continue
-		}
-		if w.app == o.app {
-			continue // its library applies its own write once more when that is answered
 		}
 		places := places(r.bringing(w.id, strings.Split(o.names[l.path], "/")[1:]))
 		if len(places) == 0 {

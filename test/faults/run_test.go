@@ -89,6 +89,7 @@ type run struct {
 	leftOut  int
 	resident []int64 // of all desks, over time
 	longest  time.Duration
+	late     time.Duration // how far the history was behind, at most
 
 	healed, quiet time.Duration // how long agreement took
 }
@@ -143,6 +144,7 @@ func (p plan) make(t *testing.T, s *servers) *run {
 	all.Go(func() { r.read(ctx) })
 	all.Go(func() { r.watchMemory(ctx) })
 	all.Go(func() { r.recorder.Follow(ctx, recordEvery) })
+	all.Go(func() { r.watchHistory(ctx) })
 	started := r.since()
 	r.disturb(ctx)
 	all.Wait()
@@ -299,7 +301,6 @@ func (r *run) watchClients() {
 		for k, context := range r.names {
 			if k%4 == i/r.plan.desks%4 {
 				o := newObserver(fmt.Sprintf("%s (%s) on %s", name, library(i), d.cfg.Node), d.cfg.Node, context, r.writers(), r.since)
-				o.app = name
 				r.watching[i*r.contexts+k] = o
 			}
 		}
@@ -804,6 +805,7 @@ func (r *run) report() (total int) {
 	r.t.Logf("%d writes: %d durable, %d journalled, %d refused %v, %d unknown; %d left out; the longest took %s",
 		len(r.ops)-r.leftOut, ended[durable], ended[journalled], ended[refused], codes, ended[unknown], r.leftOut, r.longest.Round(time.Millisecond))
 	r.t.Logf("%d messages, %d compactions; %d events of Go watches, %d of which lack something that was lost; %d events of clients; %d reads of the leader", r.record.last, r.record.compactions, events, r.record.holes, seen, len(r.reads))
+	r.t.Logf("the history was behind for at most %s", r.late.Round(time.Second))
 	r.t.Logf("agreed %s after the faults, %s after quiet writes", r.healed.Round(time.Millisecond), r.quiet.Round(time.Millisecond))
 	r.t.Logf("%d faults: %s", total, strings.Join(faults, ", "))
 	if early, late, most := r.memory(); most > 0 {
@@ -835,6 +837,35 @@ func (r *run) watchMemory(ctx context.Context) {
 			r.mu.Lock()
 			r.resident = append(r.resident, slices.Max(sizes))
 			r.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// watchHistory finds out how far the history is behind what was written.
+func (r *run) watchHistory(ctx context.Context) {
+	type mark struct {
+		seq uint64
+		at  time.Duration
+	}
+	var marks []mark // of what the history has not got
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			marks = append(marks, mark{r.recorder.Last(), r.since()})
+			copied, err := r.recorder.Copied(ctx)
+			if err != nil {
+				continue // the next one says how long it was
+			}
+			marks = slices.DeleteFunc(marks, func(m mark) bool { return m.seq <= copied })
+			if len(marks) > 0 {
+				r.mu.Lock()
+				r.late = max(r.late, r.since()-marks[0].at)
+				r.mu.Unlock()
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -206,6 +206,24 @@ func (rec *Recorder) LastSeq(ctx context.Context) (uint64, error) {
 	return s.CachedInfo().State.LastSeq, nil
 }
 
+// Copied is the sequence up to which the history has what was written.
+func (rec *Recorder) Copied(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	s, err := rec.js.Stream(ctx, string(rec.realm.HistoryStream()))
+	if err != nil {
+		return 0, err
+	}
+	m, err := s.GetMsg(ctx, s.CachedInfo().State.LastSeq)
+	if err != nil {
+		return 0, err
+	}
+	var stream string
+	var seq uint64
+	_, err = fmt.Sscan(last(m.Header, "Nats-Stream-Source"), &stream, &seq)
+	return seq, err
+}
+
 // Last is the highest sequence that was recorded.
 func (rec *Recorder) Last() uint64 {
 	rec.mu.Lock()

@@ -74,6 +74,9 @@ type shared struct {
 	past      *past
 	recalling bool // the past is not resolved yet
 	updates   []func()
+	// repeated are repetitions that were answered before the client has subscribed: it
+	// applies them to the snapshot.
+	repeated []delta
 }
 
 // snapshotRequest is a request for the whole object. It is answered after the updates
@@ -180,7 +183,10 @@ func (x *contexts) drop(name string) {
 	}
 	delete(x.open, name)
 	c.watch.Close()
-	c.member = false
+	if c.past != nil { // its first update is still to come
+		delete(x.returned.recalled, name)
+	}
+	c.member, c.past = false, nil
 	c.told() // answers that wait for a push that does not come any more
 	c.unanswered()
 }
@@ -200,9 +206,14 @@ func (c *shared) unanswered() {
 	c.goOn()
 }
 
+// waits says whether it cannot be told yet what an update means.
+func (c *shared) waits() bool {
+	return c.past != nil && (c.recalling || len(c.snapshot) > 0 || !c.known)
+}
+
 // goOn does the updates that have waited until the client has the state.
 func (c *shared) goOn() {
-	if c.recalling || len(c.snapshot) > 0 {
+	if c.waits() {
 		return
 	}
 	updates := c.updates
@@ -413,16 +424,9 @@ func (x *contexts) join(f *frame, name string, creator bool) {
 		return
 	}
 	c.member = true
-	past := x.recall(name)
-	if past == nil {
+	if !c.recall(func() { c.joined(f, creator) }) {
 		c.joined(f, creator)
-		return
 	}
-	c.past, c.recalling = past, true
-	past.resolve(x, name, func() {
-		c.recalling = false
-		c.joined(f, creator)
-	})
 }
 
 // joined answers a subscribe-context as soon as the state is known.
@@ -496,6 +500,11 @@ func (c *shared) answerSnapshots() {
 		}
 		c.answered = s.out.count() // clients take it when they read the answer, like that to an update
 		c.resubscribed()
+		for _, d := range c.repeated {
+			c.applied(d)
+			c.want = true
+		}
+		c.repeated = nil
 	}
 	c.goOn()
 }
@@ -518,7 +527,6 @@ func (x *contexts) unsubscribe(f *frame, name string) {
 	c.member, c.holding, c.ready = false, false, false
 	c.told()
 	c.unanswered()
-	x.p.memory.forget(name)
 	owner := c.isOwner(x.p.id)
 	if len(c.inflight) == 0 {
 		x.drop(name)
@@ -573,7 +581,13 @@ func (x *contexts) update(f *frame, name string) {
 		x.failed(f, err)
 		return
 	}
-	if len(c.updates) > 0 || c.past != nil && (c.recalling || len(c.snapshot) > 0) {
+	if !c.member { // libraries repeat contexts of which they only have what they wrote
+		c.recall(func() {
+			c.resubscribed()
+			c.poll()
+		})
+	}
+	if len(c.updates) > 0 || c.waits() {
 		c.updates = append(c.updates, func() { c.update(f, d) })
 		return
 	}
@@ -586,6 +600,10 @@ func (c *shared) update(f *frame, d delta) {
 	if c.repeats(d) {
 		x.p.success(f, f.domain)
 		c.answered = x.p.s.out.count()
+		if !c.member {
+			c.repeated = append(c.repeated, d)
+			return
+		}
 		c.applied(d)
 		c.want = true
 		c.flush()
@@ -596,15 +614,15 @@ func (c *shared) update(f *frame, d delta) {
 	p := x.p
 	x.app.Start(node.ContextWrite{
 		Name: c.name, Edit: d.edits, MustExist: true,
-		Done: func(_ node.ContextAck, err error) {
-			p.post(func() { c.settled(f, &d, err) })
+		Done: func(ack node.ContextAck, err error) {
+			p.post(func() { c.settled(f, &d, ack.Revision, err) })
 		},
 	})
 }
 
 // settled is told what became of an update of the peer.
-func (c *shared) settled(f *frame, d *delta, err error) {
-	c.answers = append(c.answers, func() { c.answer(f, d, err) })
+func (c *shared) settled(f *frame, d *delta, revision uint64, err error) {
+	c.answers = append(c.answers, func() { c.answer(f, d, revision, err) })
 	c.letAnswersGo()
 }
 
@@ -629,7 +647,7 @@ func (c *shared) pushesFirst() bool {
 
 // answer answers an update. The client applies it to its object when it reads the
 // answer.
-func (c *shared) answer(f *frame, d *delta, err error) {
+func (c *shared) answer(f *frame, d *delta, revision uint64, err error) {
 	c.inflight = slices.DeleteFunc(c.inflight, func(other *delta) bool { return other == d })
 	c.settledUpdates++
 	x := c.x
@@ -639,6 +657,9 @@ func (c *shared) answer(f *frame, d *delta, err error) {
 		x.p.success(f, f.domain)
 	}
 	if !c.member {
+		if err == nil {
+			x.p.memory.wrote(c.name, *d, revision)
+		}
 		if len(c.inflight) == 0 && x.open[c.name] == c {
 			x.drop(c.name)
 		}

@@ -47,8 +47,12 @@ type memory struct {
 type held struct {
 	revision uint64
 	value    *kv.Value
-	// later is what else it can have had, if only the revision was noted.
+	// later is what else it can have had: if only the revision was noted each state
+	// since, and what its updates have made of it since it has left the context.
 	later []*kv.Value
+	// found says that only the revision was noted: of what was there then the client may
+	// have had a part, what it wrote itself.
+	found bool
 }
 
 // memories are those of the clients that were lost within returnWithin.
@@ -163,7 +167,32 @@ func (m *memory) note(name string, v *kv.Value, revision uint64) {
 	}
 }
 
-// forget forgets a context that the client has left.
+// wrote notes an update, acknowledged at a revision, of a context that the client does not
+// follow. Its library applies it to what it had when it left, or to nothing.
+func (m *memory) wrote(name string, d delta, revision uint64) {
+	h, had := m.held[name]
+	if !had && m.client != "" && revision > 0 {
+		m.note(name, kv.Object(), revision)
+		h, had = m.held[name], true
+	}
+	if !had || h.value == nil {
+		return
+	}
+	v := h.value
+	if len(h.later) > 0 {
+		v = h.later[0]
+	}
+	edits, err := d.edits(v)
+	if err == nil {
+		v, err = v.Edited(edits)
+	}
+	if err == nil {
+		h.later = []*kv.Value{v}
+		m.held[name] = h
+	}
+}
+
+// forget forgets a context that the client has destroyed.
 func (m *memory) forget(name string) {
 	if _, had := m.held[name]; had {
 		delete(m.held, name)
@@ -194,6 +223,21 @@ func (x *contexts) recall(name string) *past {
 	}
 	x.returned.recalled[name] = true
 	return &past{held: list}
+}
+
+// recall finds out what the client can have had of the context before it returned, once,
+// and then calls done; false if that is nothing.
+func (c *shared) recall(done func()) bool {
+	past := c.x.recall(c.name)
+	if past == nil {
+		return false
+	}
+	c.past, c.recalling = past, true
+	past.resolve(c.x, c.name, func() {
+		c.recalling = false
+		done()
+	})
+	return true
 }
 
 // destroyedMeanwhile answers a returned client that creates a context again which
@@ -256,7 +300,7 @@ func (h *held) find(ctx context.Context, app *node.Contexts, name string) {
 	if err != nil {
 		return
 	}
-	h.value = was.Object
+	h.value, h.found = was.Object, true
 	list, err := app.History(ctx, name, node.ContextHistoryQuery{Limit: pastMost})
 	if err != nil {
 		return
@@ -341,7 +385,18 @@ func (c *shared) had(h held, cmd command) bool {
 	case h.value == nil: // it can only be asked whether somebody has written there since
 		return c.state.ChangedSince(h.revision, cmd.path...) || c.view.At(cmd.path).Equal(cmd.value)
 	default:
-		had := func(v *kv.Value) bool { return v.At(cmd.path).Equal(cmd.value) }
+		had := func(v *kv.Value) bool {
+			v = v.At(cmd.path)
+			return v.Equal(cmd.value) || h.found && contains(v, cmd.value)
+		}
 		return had(h.value) || slices.ContainsFunc(h.later, had)
 	}
+}
+
+// contains says whether an object has all that is in another one.
+func contains(v, part *kv.Value) bool {
+	if !v.IsObject() || !part.IsObject() {
+		return v.Equal(part)
+	}
+	return !slices.ContainsFunc(part.Members(), func(m kv.Member) bool { return !contains(v.At([]string{m.Name}), m.Value) })
 }

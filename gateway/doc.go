@@ -44,6 +44,8 @@
 // update of a context after the return of a client (same application and process, or
 // origin for a page, within 10 s) is compared with what the client had: if it only
 // repeats that, it is answered and not applied, and the client gets the present values.
+// Libraries do so one context after the other, once they have subscribed to all, also with
+// contexts that they have left again, or have only written to.
 // What each client has is kept by revision in the node's store, for the node can be
 // killed too. What a client has said before its connection ended is done.
 //

@@ -312,7 +312,13 @@ func hotValue(b *testing.B, s servers) func(int) {
 // gone away; beside it the same on a node with a cluster of three replicas.
 func BenchmarkContextOffline(b *testing.B) {
 	hub := hub(b)
-	away := start(b, hub, "away")
+	away, err := node.Start(b.Context(), node.Config{
+		Realm: realm, Node: "away", Machine: "away", Store: b.TempDir(), NATS: node.NATS{URL: hub.URL(), Options: []nats.Option{auth(hub)}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(away.Stop)
 	offline := localUpdate(b, away)
 	offline()
 	hub.Shutdown()

@@ -149,6 +149,7 @@ func (p plan) make(t *testing.T, s *servers) *run {
 	r.disturb(ctx)
 	all.Wait()
 	loaded := r.since()
+	r.awaitHistory()
 	r.healed = r.agree(p.healWithin)
 	r.quiet = r.makeQuiet()
 	checked := r.since()
@@ -583,6 +584,24 @@ const (
 	leaseLeast = 2500 * time.Millisecond
 	leaseLeft  = time.Second
 )
+
+// awaitHistory waits for what nobody has heard and the stream has not any more: only the
+// history has it then, which can be late. Mostly that is nothing.
+func (r *run) awaitHistory() {
+	began := time.Now()
+	eventually(r.t, 4*soon, "everything that was written is known", func() error {
+		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+		defer cancel()
+		missing := r.recorder.Missing(r.recorder.Last())
+		if len(missing) == 0 {
+			return nil
+		}
+		return r.recorder.Fetch(ctx, missing)
+	})
+	if waited := time.Since(began); waited > time.Second {
+		r.t.Logf("waited %s for the history to complete the record", waited.Round(time.Millisecond))
+	}
+}
 
 // agree waits until everybody has what the record makes, and says how long that took.
 func (r *run) agree(within time.Duration) time.Duration {

@@ -57,6 +57,8 @@ type Recorder struct {
 	whole    uint64 // up to where nothing is missing
 	highest  uint64
 	repeated map[uint64]bool // came on the republish subject
+	// fromHistory are those that only the history had.
+	fromHistory map[uint64]bool
 }
 
 // Record keeps what each of the connections hears on the subject on which the
@@ -64,7 +66,7 @@ type Recorder struct {
 // are closed. violation is told of what cannot be.
 func Record(t testing.TB, realm subjects.Realm, violation func(string, ...any), conns ...*nats.Conn) *Recorder {
 	t.Helper()
-	rec := &Recorder{realm: realm, Stream: realm.ContextBucket().Stream(), violation: violation, messages: map[uint64]*Message{}, repeated: map[uint64]bool{}}
+	rec := &Recorder{realm: realm, Stream: realm.ContextBucket().Stream(), violation: violation, messages: map[uint64]*Message{}, repeated: map[uint64]bool{}, fromHistory: map[uint64]bool{}}
 	var err error
 	if rec.js, err = jetstream.New(conns[0]); err != nil {
 		t.Fatal(err)
@@ -218,10 +220,55 @@ func (rec *Recorder) Copied(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return origin(m.Header)
+}
+
+// origin is the sequence that a message of the history had in its stream.
+func origin(h nats.Header) (seq uint64, err error) {
 	var stream string
-	var seq uint64
-	_, err = fmt.Sscan(last(m.Header, "Nats-Stream-Source"), &stream, &seq)
+	_, err = fmt.Sscan(last(h, "Nats-Stream-Source"), &stream, &seq)
 	return seq, err
+}
+
+// copyOf finds a message in the history, whose sequences are other ones in the same order.
+func (rec *Recorder) copyOf(ctx context.Context, seq uint64) (*jetstream.RawStreamMsg, error) {
+	s, err := rec.js.Stream(ctx, string(rec.realm.HistoryStream()))
+	if err != nil {
+		return nil, err
+	}
+	low, high := s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq
+	for low <= high {
+		middle := low + (high-low)/2
+		m, err := s.GetMsg(ctx, middle)
+		if err != nil {
+			return nil, err
+		}
+		switch at, err := origin(m.Header); {
+		case err != nil:
+			return nil, err
+		case at == seq:
+			return m, nil
+		case at < seq:
+			low = middle + 1
+		default:
+			high = middle - 1
+		}
+	}
+	return nil, jetstream.ErrMsgNotFound
+}
+
+// copied sees to the end of a batch of which a message is from the history, where nothing
+// says which is the last: the next one is of another operation.
+func (rec *Recorder) copied(seq uint64) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	rec.fromHistory[seq] = true
+	for _, at := range []uint64{seq - 1, seq} {
+		m, next := rec.messages[at], rec.messages[at+1]
+		if m != nil && next != nil && rec.fromHistory[at] {
+			m.End = m.ID == "" || m.ID != next.ID
+		}
+	}
 }
 
 // Last is the highest sequence that was recorded.
@@ -265,8 +312,8 @@ func (rec *Recorder) Follow(ctx context.Context, every time.Duration) {
 	}
 }
 
-// Fetch reads messages that neither way has brought and that the stream still has. One
-// that it has not does not keep it from the others.
+// Fetch reads messages that neither way has brought: from the stream, or what that has
+// not any more from its history. One that it cannot get does not keep it from the others.
 func (rec *Recorder) Fetch(ctx context.Context, list []uint64) error {
 	s, err := rec.js.Stream(ctx, rec.Stream)
 	if err != nil {
@@ -277,6 +324,13 @@ func (rec *Recorder) Fetch(ctx context.Context, list []uint64) error {
 		if getErr == nil {
 			rec.add(m.Subject, m.Header, m.Data, seq)
 			continue
+		}
+		if errors.Is(getErr, jetstream.ErrMsgNotFound) {
+			if m, err := rec.copyOf(ctx, seq); err == nil {
+				rec.add(m.Subject, m.Header, m.Data, seq)
+				rec.copied(seq)
+				continue
+			}
 		}
 		err = cmp.Or(err, fmt.Errorf("sequence %d: %w", seq, getErr))
 		if !errors.Is(getErr, jetstream.ErrMsgNotFound) {

@@ -209,7 +209,7 @@
 // Copying strips the headers Nats-Batch-... and Nats-Expected-..., so the writes of one
 // operation are told by Weft-Op. The sequence in the bucket is in Nats-Stream-Source
 // (<stream> <sequence> ...), the time is that of the copy: a few milliseconds later, or
-// some seconds where a server was lost meanwhile. So writers say in Weft-Time what the
+// tens of seconds where servers were lost meanwhile (46 s were seen). So writers say in Weft-Time what the
 // server's time was, which counts if it is up to ten minutes before the copy.
 //
 //   - Before a batch purges keys its writer waits until the history has what it takes

@@ -201,50 +201,54 @@ func TestAReturnedClientRepeatsFirst(t *testing.T) {
 	p.other.await(frame{"type": "context-updated", "updater_id": p.after.me})
 }
 
-// TestAReturnedClientRepeatsWhatItHasLeft: a library that has only looked at a context
-// keeps what it saw, puts its own updates on that, and repeats it all the same.
-func TestAReturnedClientRepeatsWhatItHasLeft(t *testing.T) {
+// lostOrRestarted runs a test for a client that has lost its connection, and for one whose
+// gateway was restarted and has only noted revisions.
+func lostOrRestarted(t *testing.T, test func(t *testing.T, p *trip, away func(*trip))) {
 	for name, away := range map[string]func(*trip){"connection lost": func(*trip) {}, "gateway restarted": (*trip).restart} {
 		t.Run(name, func(t *testing.T) {
 			p := newTrip(t)
 			p.fb.recording(t)
-			p.before.expect(about("unsubscribe-context", p.id), done("global"))
-			p.before.update(p.id, commands(set("mine", 1)))
-			p.other.update(p.id, commands(set("mine", 2)))
-			p.leave()
-			away(p)
-			p.back() // it looks again, to find out what has changed
-			p.after.expect(about("unsubscribe-context", p.id), done("global"))
-			p.after.update(p.id, commands(set("n", 1), set("o", frame{"x": 1}), set("mine", 1)))
-			p.after.open(p.id)
-			want := maps.Clone(tripped)
-			want["mine"] = 2
-			p.present(want)
-			p.other.none(frame{"type": "context-updated", "updater_id": p.after.me})
+			test(t, p, away)
 		})
 	}
+}
+
+// TestAReturnedClientRepeatsWhatItHasLeft: a library that has only looked at a context
+// keeps what it saw, puts its own updates on that, and repeats it all the same.
+func TestAReturnedClientRepeatsWhatItHasLeft(t *testing.T) {
+	lostOrRestarted(t, func(t *testing.T, p *trip, away func(*trip)) {
+		p.before.expect(about("unsubscribe-context", p.id), done("global"))
+		p.before.update(p.id, commands(set("mine", 1)))
+		p.other.update(p.id, commands(set("mine", 2)))
+		p.leave()
+		away(p)
+		p.back() // it looks again, to find out what has changed
+		p.after.expect(about("unsubscribe-context", p.id), done("global"))
+		p.after.update(p.id, commands(set("n", 1), set("o", frame{"x": 1}), set("mine", 1)))
+		p.after.open(p.id)
+		want := maps.Clone(tripped)
+		want["mine"] = 2
+		p.present(want)
+		p.other.none(frame{"type": "context-updated", "updater_id": p.after.me})
+	})
 }
 
 // TestAReturnedClientRepeatsWhatItWrote: of a context that it has never read a library
 // knows what it wrote, and repeats that.
 func TestAReturnedClientRepeatsWhatItWrote(t *testing.T) {
-	for name, away := range map[string]func(*trip){"connection lost": func(*trip) {}, "gateway restarted": (*trip).restart} {
-		t.Run(name, func(t *testing.T) {
-			p := newTrip(t)
-			p.fb.recording(t)
-			id := p.other.create("unread", frame{"v": frame{"a": 1, "b": 1}})
-			p.before.announced("unread")
-			p.before.update(id, commands(set("v.a", 2), set("t", 2)))
-			p.other.await(frame{"type": "context-updated", "context_id": id})
-			p.before.close()
-			p.other.update(id, commands(set("v.a", 3), set("t", 3)))
-			away(p)
-			p.after = p.connect()
-			p.after.announced("unread")
-			p.after.update(id, commands(set("t", 2), set("v", frame{"a": 2})))
-			equal(t, "the context", p.other.open(id), frame{"v": frame{"a": 3, "b": 1}, "t": 3})
-		})
-	}
+	lostOrRestarted(t, func(t *testing.T, p *trip, away func(*trip)) {
+		id := p.other.create("unread", frame{"v": frame{"a": 1, "b": 1}})
+		p.before.announced("unread")
+		p.before.update(id, commands(set("v.a", 2), set("t", 2)))
+		p.other.await(frame{"type": "context-updated", "context_id": id})
+		p.before.close()
+		p.other.update(id, commands(set("v.a", 3), set("t", 3)))
+		away(p)
+		p.after = p.connect()
+		p.after.announced("unread")
+		p.after.update(id, commands(set("t", 2), set("v", frame{"a": 2})))
+		equal(t, "the context", p.other.open(id), frame{"v": frame{"a": 3, "b": 1}, "t": 3})
+	})
 }
 
 // TestAReturnedClientDoesNotWait: it repeats what it knew before it has heard what is

@@ -195,7 +195,7 @@ func (a *auditor) maybeJournalled(n notice) bool {
 			return slices.ContainsFunc(tags(fromJSON(lost.Value)), func(id int) bool { o := a.byID[id]; return o != nil && (o.client || o.outcome == unknown) })
 		}
 		for _, o := range a.byID {
-			if o.outcome == unknown && o.context == n.Context && slices.ContainsFunc(o.edits, func(e change) bool { return e.value == model.Nothing && model.Related(e.path, lost.Path) }) {
+			if o.outcome == unknown && o.desk == n.desk && o.context == n.Context && slices.ContainsFunc(o.edits, func(e change) bool { return e.value == model.Nothing && model.Related(e.path, lost.Path) }) {
 				return true
 			}
 		}

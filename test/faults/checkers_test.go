@@ -109,7 +109,7 @@ func judged(t *testing.T, s *story, want string, check func(r *record, p *proble
 
 // of is the notice that a write at k1 was not made.
 func of(id string) notice {
-	return notice{ID: id, Context: what, Edits: []edit{{Path: []string{"k1"}}}}
+	return notice{ID: id, Context: what, Edits: []edit{{Path: []string{"k1"}}}, desk: "a"}
 }
 
 func TestAudit(t *testing.T) {
@@ -205,7 +205,7 @@ func TestAudit(t *testing.T) {
 		{"a write of a client, journalled and overwritten", "", func(s *story) {
 			e := s.value("k1")
 			s.told("a", durable, ack{}, e).client = true
-			s.notices = []notice{{"j1", what, []edit{{e.path, []byte(`"o2."`)}}}}
+			s.notices = []notice{{"j1", what, []edit{{e.path, []byte(`"o2."`)}}, "a"}}
 		}},
 		{"journalled and superseded by the next", "", func(s *story) {
 			s.told("a", journalled, ack{Journalled: true, ID: "j1"}, s.value("k1"))
@@ -244,6 +244,11 @@ func TestAudit(t *testing.T) {
 		{"a removal that nobody was told of, with its notice", "", func(s *story) {
 			s.write("b", "k1")
 			s.told("a", unknown, ack{}, change{[]string{"k1"}, model.Nothing})
+			s.notices = []notice{of("j1")}
+		}},
+		{"a notice of another node's removal", "a notice for a write that nobody was told of", func(s *story) {
+			s.write("a", "k1")
+			s.told("b", unknown, ack{}, change{[]string{"k1"}, model.Nothing})
 			s.notices = []notice{of("j1")}
 		}},
 		{"a notice of a removal that was refused", "a notice for a write that nobody was told of", func(s *story) {

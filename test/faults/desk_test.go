@@ -67,6 +67,7 @@ type notice struct {
 	ID      string
 	Context string
 	Edits   []edit
+	desk    string // that has it
 }
 
 // response is one line of a desk's output: the answer to a request, or an event of a

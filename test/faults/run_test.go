@@ -149,7 +149,6 @@ func (p plan) make(t *testing.T, s *servers) *run {
 	r.disturb(ctx)
 	all.Wait()
 	loaded := r.since()
-	r.awaitHistory()
 	r.healed = r.agree(p.healWithin)
 	r.quiet = r.makeQuiet()
 	checked := r.since()
@@ -585,24 +584,6 @@ const (
 	leaseLeft  = time.Second
 )
 
-// awaitHistory waits for what nobody has heard and the stream has not any more: only the
-// history has it then, which can be late. Mostly that is nothing.
-func (r *run) awaitHistory() {
-	began := time.Now()
-	eventually(r.t, 4*soon, "everything that was written is known", func() error {
-		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
-		defer cancel()
-		missing := r.recorder.Missing(r.recorder.Last())
-		if len(missing) == 0 {
-			return nil
-		}
-		return r.recorder.Fetch(ctx, missing)
-	})
-	if waited := time.Since(began); waited > time.Second {
-		r.t.Logf("waited %s for the history to complete the record", waited.Round(time.Millisecond))
-	}
-}
-
 // agree waits until everybody has what the record makes, and says how long that took.
 func (r *run) agree(within time.Duration) time.Duration {
 	began := time.Now()
@@ -623,6 +604,16 @@ func (r *run) agree(within time.Duration) time.Duration {
 		select {
 		case <-tick.C:
 		case <-late:
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				// Only the history has what the record lacks, and that can be late. What
+				// everybody has by now is judged when it is known.
+				views = frozen(views)
+				eventually(r.t, 4*soon, "the history completes the record", r.catchUp)
+				if views = r.differing(views); len(views) == 0 {
+					return within
+				}
+				err = fmt.Errorf("%d views differed", len(views))
+			}
 			r.problem("no agreement within %s of the last write: %v", within, err)
 			for _, v := range views[:min(len(views), 5)] {
 				r.problem("%s", v.differs(r))
@@ -642,9 +633,6 @@ func (r *run) catchUp() error {
 	}
 	if missing := r.recorder.Missing(last); len(missing) > 0 {
 		if err := r.recorder.Fetch(ctx, missing); err != nil {
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				r.problem("the record has a hole, and so nothing can be judged: %v", err)
-			}
 			return err
 		}
 	}
@@ -663,6 +651,22 @@ func (r *run) catchUp() error {
 type held struct {
 	who, context string
 	get          func() (any, error)
+}
+
+// frozen are views as they are now.
+func frozen(views []held) []held {
+	now := slices.Clone(views)
+	var all sync.WaitGroup
+	for part := range slices.Chunk(now, max(1, len(now)/8)) {
+		all.Go(func() {
+			for i := range part {
+				v, err := part[i].get()
+				part[i].get = func() (any, error) { return v, err }
+			}
+		})
+	}
+	all.Wait()
+	return now
 }
 
 // views are everybody's views of every context.
@@ -750,7 +754,10 @@ func (r *run) judge() {
 		if err != nil {
 			r.problems.add("%s: overwritten: %v", d.cfg.Node, err)
 		}
-		notices = append(notices, a.Notices...)
+		for _, n := range a.Notices {
+			n.desk = d.cfg.Node
+			notices = append(notices, n)
+		}
 	}
 	audit(r.record, made, notices, &r.problems)
 	remoteWins(r.record, made, &r.problems)

@@ -58,6 +58,9 @@ const detachBelow = 4 << 10
 // seconds before they choose another.
 const leadsFor = 2500 * time.Millisecond
 
+// electedTries is how often a new leader is asked what it has.
+const electedTries = 5
+
 // infoTimeout bounds one question to the leader; during an election nobody
 // answers, and asking again is better than waiting.
 const infoTimeout = 2 * time.Second
@@ -97,7 +100,9 @@ func Contexts(l *link.Link, r subjects.Realm) *Bucket {
 }
 
 func newBucket(b *Bucket) *Bucket {
-	b.health.auditing, b.health.replicas, b.health.suspects = make(chan struct{}, 1), map[*Replica]struct{}{}, map[string]*suspect{}
+	h := &b.health
+	h.auditing, h.line, h.again = make(chan struct{}, 1), make(chan struct{}, readers), make(chan struct{})
+	h.replicas, h.suspects = map[*Replica]struct{}{}, map[string]*suspect{}
 	return b
 }
 
@@ -397,15 +402,30 @@ func (b *Bucket) Follow(ctx context.Context, filter subjects.Key, h func(Entry),
 	}, slow)
 }
 
-// FollowLeader calls h whenever the stream has a new leader: what the former one
-// committed last may not have been republished. Credentials that may not listen
-// to that are no error; a replica's regular check finds out later.
+// FollowLeader calls h whenever the stream has a new leader, which should then call
+// [Bucket.Elected]. Credentials that may not listen to that are no error; a replica's
+// regular check finds out later.
 func (b *Bucket) FollowLeader(ctx context.Context, h func()) (*nats.Subscription, error) {
 	sub, err := b.link.Subscribe(ctx, string(b.name.LeaderElected()), "", func(*nats.Msg) { h() }, nil)
 	if errors.Is(err, wire.ErrDenied) {
 		return nil, nil
 	}
 	return sub, err
+}
+
+// Elected makes the replicas of the bucket look what they have missed, after a new leader
+// was elected: what the former one committed last may not have been republished.
+func (b *Bucket) Elected(ctx context.Context) {
+	for try := range electedTries {
+		if info, err := b.info(ctx, ""); err == nil {
+			b.health.elected(info.State.LastSeq)
+			return
+		}
+		if !pause(ctx, refreshRetry<<try) {
+			return
+		}
+	}
+	b.health.refresh("new leader")
 }
 
 // Count is how many keys below filter the leader has, markers included.

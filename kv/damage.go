@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -67,18 +68,26 @@ func (b *Bucket) newTailError(leader, seen uint64) *tailError {
 // health is what the readers of a bucket know of the replicas of its stream.
 type health struct {
 	auditing chan struct{} // has room while no messages are counted
+	line     chan struct{} // has room while another replica may read everything
+	top      atomic.Uint64 // the newest sequence that a replica of ours has seen
 
 	mu       sync.Mutex
 	replicas map[*Replica]struct{} // ours, which follow
 	next     time.Time             // when to count again
 	// suspected is when replicas were last made to look what they have missed.
 	suspected time.Time
-	hushed    int // how often in a row not all have answered
-	leader    string
-	servers   []string // that can answer, the leader first
-	offline   []string // that cannot
-	created   time.Time
-	suspects  map[string]*suspect // by server
+	// failing says that a replica could not read; again is closed when one can, at worked.
+	failing bool
+	again   chan struct{}
+	worked  time.Time
+	// audited says that messages were counted once at least.
+	audited  bool
+	hushed   int // how often in a row not all have answered
+	leader   string
+	servers  []string // that can answer, the leader first
+	offline  []string // that cannot
+	created  time.Time
+	suspects map[string]*suspect // by server
 	// tail says that the leader has lost writes that others may still have: then
 	// only what the leader has counts.
 	tail bool
@@ -107,6 +116,7 @@ func (b *Bucket) learnServers(info *jetstream.StreamInfo) {
 	}
 	if !h.created.Equal(info.Created) {
 		h.created, h.tail = info.Created, false
+		h.top.Store(0)
 		h.suspects = map[string]*suspect{}
 		b.alarms.Clear(b, alarm.TailLost, b.name.Stream(), "")
 		b.alarms.Clear(b, alarm.ReplicaDamaged, b.name.Stream(), "")
@@ -181,6 +191,12 @@ func (h *health) remove(r *Replica) {
 	delete(h.replicas, r)
 }
 
+// saw notes that the stream has reached a sequence.
+func (h *health) saw(seq uint64) {
+	for top := h.top.Load(); seq > top && !h.top.CompareAndSwap(top, seq); top = h.top.Load() {
+	}
+}
+
 // refresh makes all replicas read again.
 func (h *health) refresh(why string) {
 	h.mu.Lock()
@@ -189,6 +205,44 @@ func (h *health) refresh(why string) {
 	for _, r := range replicas {
 		r.Refresh(why)
 	}
+}
+
+// elected makes all replicas look soon what the former leader has not republished, of
+// what the stream has by seq, and read everything within the next checkEvery, which
+// spreads that.
+func (h *health) elected(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.saw(seq)
+	for r := range h.replicas {
+		r.due.Store(true)
+		r.look()
+	}
+	h.wake()
+}
+
+// fails notes that a replica could not read, and returns what is closed when one can.
+func (h *health) fails() (works <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failing = true
+	return h.again
+}
+
+// works notes that a replica could read: those that could not try again, at most every
+// suspectEvery.
+func (h *health) works() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failing && time.Since(h.worked) >= suspectEvery {
+		h.wake()
+	}
+}
+
+// wake makes the replicas try again that could not read. mu is held.
+func (h *health) wake() {
+	close(h.again)
+	h.failing, h.again, h.worked = false, make(chan struct{}), time.Now()
 }
 
 // suspectLoss makes all replicas but one look soon what they have missed, at most every
@@ -200,13 +254,10 @@ func (h *health) suspectLoss(but *Replica, seq uint64) {
 		return
 	}
 	h.suspected = time.Now()
+	h.saw(seq)
 	for r := range h.replicas {
-		if r == but {
-			continue
-		}
-		select {
-		case r.soon <- seq:
-		default:
+		if r != but {
+			r.look()
 		}
 	}
 }
@@ -231,13 +282,21 @@ func (b *Bucket) lost(cut, seen uint64) {
 }
 
 // audit counts the messages of all replicas when it is time: one that has fewer than
-// another has lost some, which nothing else of NATS shows.
-func (b *Bucket) audit(ctx context.Context) {
+// another has lost some, which nothing else of NATS shows. While somebody else counts
+// it waits if the caller is in doubt, or nobody has counted yet: otherwise what comes of
+// it is in time when it is there, see judge.
+func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 	h := &b.health
+	h.mu.Lock()
+	patience := auditPatience
+	if h.audited && !inDoubt {
+		patience = 0
+	}
+	h.mu.Unlock()
 	select {
 	case h.auditing <- struct{}{}:
 		defer func() { <-h.auditing }()
-	case <-time.After(auditPatience): // who counts is held up; that must not hold up readers
+	case <-time.After(patience): // who counts may be held up; that must not hold up readers
 		return
 	case <-ctx.Done():
 		return
@@ -271,7 +330,7 @@ func (b *Bucket) audit(ctx context.Context) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.hushed, h.next = hushed, time.Now().Add(wait)
+	h.hushed, h.next, h.audited = hushed, time.Now().Add(wait), h.audited || err == nil
 }
 
 // errMoving is when something was written while messages were counted.

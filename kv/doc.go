@@ -139,15 +139,21 @@
 //
 // A [Replica] does that for the keys below one or more filters. What is republished can be
 // lost on its way; a replica reads again when the connection was made, when it
-// was too slow, when a key's last sequence is not the one that it knows, when the
-// rest of a batch does not come within a second, and when the stream has a new
-// leader. A write says in Weft-Seen what its writer knew of the context; who has less
-// reads again before it shows that write. A loss is seldom alone: the first that is found
-// makes all replicas of the node ask for what was written since the last time. They do
-// that every 10 s as well (and 1 s after they began), which finds a loss that nothing
-// else shows. A replica belongs to one
-// creation of the stream: of another it reads everything afresh. What is republished
-// between a reconnect and the snapshot after it waits for that.
+// was too slow, when a key's last sequence is not the one that it knows, and when the
+// rest of a batch does not come within a second. A write says in Weft-Seen what its writer
+// knew of the context; who has less reads again before it shows that write. A loss is
+// seldom alone: the first that is found makes all replicas of the node ask within a second
+// for what was written since the last time. They do that every 10 s as well (and 1 s after
+// they began), which finds a loss that nothing else shows, and when the stream has a new
+// leader, with whose last sequence it must agree; then they also read everything within
+// the next 10 s. An answer counts that has reached the newest sequence which any replica
+// of the node has seen: a server that was cut off answers before it has caught up.
+// A replica belongs to one creation of the stream: of another it reads everything afresh.
+// What is republished between a reconnect and the snapshot after it waits for that.
+//
+// A node has hundreds of replicas, and an outage makes all of them read. 32 do at a time,
+// the others wait, because a server that has more to do than it can is as good as silent.
+// Who could not read tries again after 0.1 to 5 s, and as soon as another could.
 //
 // A server that was frozen, or is cut off, takes itself for the leader for up to twenty
 // seconds after the others have chosen another. So only an answer of a leader counts

@@ -35,7 +35,7 @@ func (r *Replica) Read(ctx context.Context, always bool) {
 
 // Check is the regular check.
 func (r *Replica) Check(ctx context.Context) {
-	if r.check(ctx, 0) {
+	if r.check(ctx) {
 		r.snapshot(ctx)
 	}
 }

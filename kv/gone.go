@@ -48,7 +48,7 @@ func (r *Replica) read(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if r.bucket.keeps {
-		r.bucket.audit(ctx)
+		r.bucket.audit(ctx, false)
 	}
 	for {
 		top, created := r.newest()
@@ -233,6 +233,7 @@ func (r *Replica) rewind(s Snapshot, p proof) (lost []subjects.Key) {
 	}
 	maps.DeleteFunc(r.purged, func(_ subjects.Key, seq uint64) bool { return seq > p.cut })
 	r.flow, r.upTo, r.top = min(r.flow, s.UpTo), s.UpTo, s.UpTo
+	r.bucket.health.top.Store(s.UpTo)
 	r.release()
 	if len(lost) > 0 {
 		slices.Sort(lost)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -27,8 +28,12 @@ const (
 	checkFirst = time.Second
 	// refreshJitter spreads what all replicas of all nodes do at once.
 	refreshJitter = 100 * time.Millisecond
+	soonJitter    = time.Second
 	refreshRetry  = 100 * time.Millisecond
 	refreshMost   = 5 * time.Second
+	// readers is how many replicas of a bucket read everything at a time: what more of
+	// them ask a server waits there, for longer than an answer may take.
+	readers = 32
 	// maxBacklog is how many writes wait for a snapshot.
 	maxBacklog = 1024
 	// shortFor is how long a replica may get less than the leader has before that
@@ -67,8 +72,9 @@ type Replica struct {
 
 	cancel  context.CancelFunc
 	done    chan struct{}
-	refresh chan string // why; of several the first
-	soon    chan uint64 // to check soon, by a replica that has reached this; of several the first
+	refresh chan string   // why; of several the first
+	soon    chan struct{} // to check soon
+	due     atomic.Bool   // the next regular check reads everything
 	ready   chan struct{}
 
 	// gone says which of some keys were removed after the sequences that are known of
@@ -145,7 +151,7 @@ func (b *Bucket) Replicate(filters []subjects.Key, whole bool, log *slog.Logger,
 func newReplica(b *Bucket, filters []subjects.Key, whole bool, log *slog.Logger, update func(Update)) *Replica {
 	return &Replica{
 		bucket: b, filters: filters, whole: whole, log: log, update: update, gone: b.removed, reading: make(chan struct{}, 1),
-		done: make(chan struct{}), refresh: make(chan string, 1), soon: make(chan uint64, 1), ready: make(chan struct{}),
+		done: make(chan struct{}), refresh: make(chan string, 1), soon: make(chan struct{}, 1), ready: make(chan struct{}),
 		seqs: map[subjects.Key]mark{}, purged: map[subjects.Key]uint64{},
 	}
 }
@@ -188,6 +194,14 @@ func (r *Replica) Wake(online bool) {
 func (r *Replica) Refresh(why string) {
 	select {
 	case r.refresh <- why:
+	default:
+	}
+}
+
+// look makes the replica look soon what it has missed.
+func (r *Replica) look() {
+	select {
+	case r.soon <- struct{}{}:
 	default:
 	}
 }
@@ -239,14 +253,14 @@ func (r *Replica) run(ctx context.Context) {
 			}
 			r.snapshot(ctx)
 			next(checkFirst)
-		case least := <-r.soon:
+		case <-r.soon:
 			if broken == "resync" {
 				continue
 			}
-			if !pause(ctx, refreshJitter) {
+			if !pause(ctx, soonJitter) {
 				return
 			}
-			if r.check(ctx, least) {
+			if r.check(ctx) {
 				r.snapshot(ctx)
 			}
 			next(checkEvery)
@@ -256,9 +270,9 @@ func (r *Replica) run(ctx context.Context) {
 				continue
 			}
 			if r.bucket.keeps {
-				r.bucket.audit(ctx)
+				r.bucket.audit(ctx, false)
 			}
-			if r.check(ctx, 0) {
+			if r.due.Load() || r.check(ctx) {
 				r.snapshot(ctx)
 			}
 			next(checkEvery)
@@ -285,7 +299,7 @@ func (r *Replica) subscribe(ctx context.Context) (subs []*nats.Subscription, ok 
 			continue
 		}
 		r.failed(ctx, err)
-		if !r.retry(ctx, try) {
+		if !r.retry(ctx, try, nil) {
 			return subs, false
 		}
 		try++
@@ -295,23 +309,45 @@ func (r *Replica) subscribe(ctx context.Context) (subs []*nats.Subscription, ok 
 
 // snapshot reads everything, and again until it succeeds.
 func (r *Replica) snapshot(ctx context.Context) {
-	for try := 0; ctx.Err() == nil; try++ {
+	h := &r.bucket.health
+	for try := 0; ; try++ {
+		select {
+		case h.line <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-r.refresh: // what is read now is that
+		default:
+		}
+		r.due.Store(false)
 		err := r.read(ctx)
+		<-h.line
 		if err == nil {
+			h.works()
 			return
 		}
 		r.failed(ctx, err)
 		if errors.Is(err, wire.ErrOffline) {
 			return // Wake tells
 		}
-		if !r.retry(ctx, try) {
+		if !r.retry(ctx, try, h.fails()) {
 			return
 		}
 	}
 }
 
-func (r *Replica) retry(ctx context.Context, try int) bool {
-	return pause(ctx, min(refreshRetry<<min(try, 10), refreshMost))
+// retry waits until it is time to try again, or another replica could read; false when
+// ctx has ended.
+func (r *Replica) retry(ctx context.Context, try int, works <-chan struct{}) bool {
+	d := min(refreshRetry<<min(try, 10), refreshMost)
+	select {
+	case <-time.After(d/2 + rand.N(d/2+1)):
+	case <-works:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 func (r *Replica) failed(ctx context.Context, err error) {
@@ -367,7 +403,8 @@ func (r *Replica) merge(s Snapshot, p proof) {
 			u.Entries = append(u.Entries, e)
 		}
 	}
-	r.upTo, r.checked, r.top = max(r.upTo, s.UpTo), s.UpTo, max(r.top, s.UpTo)
+	r.upTo, r.checked = max(r.upTo, s.UpTo), s.UpTo
+	r.saw(s.UpTo)
 	if len(r.held) > 0 && r.held[0].Seq <= r.upTo {
 		r.release()
 	}
@@ -434,7 +471,8 @@ func (r *Replica) missed(seq uint64, why string) {
 
 // take is follow for a replica that is there. mu is held.
 func (r *Replica) take(e Entry) {
-	r.flow, r.top = max(r.flow, e.Seq), max(r.top, e.Seq)
+	r.flow = max(r.flow, e.Seq)
+	r.saw(e.Seq)
 	if e.Seq <= r.upTo {
 		return // the snapshot had it, or something newer
 	}
@@ -465,6 +503,12 @@ func (r *Replica) take(e Entry) {
 	if r.holding == nil {
 		r.holding = time.AfterFunc(holdFor, func() { r.gap("the rest of a batch did not come") })
 	}
+}
+
+// saw notes that the stream has reached a sequence. mu is held.
+func (r *Replica) saw(seq uint64) {
+	r.top = max(r.top, seq)
+	r.bucket.health.saw(seq)
 }
 
 // broken gives up on a batch that cannot become complete. mu is held.
@@ -509,7 +553,7 @@ func (r *Replica) apply(entries []Entry, republished bool) (applied uint64) {
 		} else {
 			r.seqs[e.Key] = markOf(e)
 		}
-		r.top = max(r.top, e.Seq)
+		r.saw(e.Seq)
 		news = append(news, *e)
 	}
 	if len(news) > 0 {
@@ -524,16 +568,22 @@ func (r *Replica) empty() bool {
 	return len(r.seqs)+len(r.purged) == 0
 }
 
-// check reads what was written since the last time: what was lost on its way is
-// among it. What has not reached least does not answer. It says whether a snapshot is needed.
-func (r *Replica) check(ctx context.Context, least uint64) (refresh bool) {
+// check reads what was written since the last time: what was lost on its way is among
+// it. An answer counts that has reached what any replica of the node has seen: a server
+// that was cut off answers before it has what its clients have missed. It says whether a
+// snapshot is needed.
+func (r *Replica) check(ctx context.Context) (refresh bool) {
 	r.mu.Lock()
 	synced, from, missing := r.synced, r.checked, r.missing
 	r.mu.Unlock()
 	if !synced || missing > 0 {
 		return true
 	}
+	least := r.bucket.health.top.Load()
 	s, why, err := r.bucket.since(ctx, r.filters, from)
+	if err == nil && why == "" && s.UpTo < least && pause(ctx, lagFor) {
+		s, why, err = r.bucket.since(ctx, r.filters, from)
+	}
 	if err == nil && why == "" && s.UpTo < least {
 		why = behind(s.UpTo, least)
 	}

@@ -87,7 +87,7 @@ func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapsho
 		if info, err := b.info(ctx, ""); err == nil && info.State.LastSeq == s.Last {
 			last = shortError{last}
 			if b.keeps {
-				b.audit(ctx) // and the next attempt gets past it
+				b.audit(ctx, true) // and the next attempt gets past it
 			}
 		}
 	}

@@ -242,7 +242,7 @@ func (c *Contexts) verify(follow bool) {
 	if !follow {
 		return
 	}
-	sub, err := c.bucket.FollowLeader(c.ctx, c.refresh)
+	sub, err := c.bucket.FollowLeader(c.ctx, c.elected)
 	if err != nil || sub == nil {
 		return // the regular checks remain
 	}
@@ -256,15 +256,12 @@ func (c *Contexts) verify(follow bool) {
 	}
 }
 
-// refresh makes all replicas read again.
-func (c *Contexts) refresh() {
+// elected makes all replicas look what the former leader did not tell.
+func (c *Contexts) elected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.open {
-		s.replica.Refresh("new leader")
-	}
-	if c.names != nil {
-		c.names.replica.Refresh("new leader")
+	if !c.closed {
+		c.wg.Go(func() { c.bucket.Elected(c.ctx) })
 	}
 }
 

@@ -221,12 +221,18 @@ func (h *health) elected(seq uint64) {
 	h.wake()
 }
 
-// fails notes that a replica could not read, and returns what is closed when one can.
-func (h *health) fails() (works <-chan struct{}) {
+// fails notes that a replica could not read what it began to read at a time, and returns
+// what is closed when another can, or could since.
+func (h *health) fails(began time.Time) (works <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	again := h.again
 	h.failing = true
-	return h.again
+	if h.worked.After(began) {
+		again = make(chan struct{})
+		close(again)
+	}
+	return again
 }
 
 // works notes that a replica could read: those that could not try again, at most every

@@ -54,3 +54,6 @@ func Answerer(events []string) string {
 	}
 	return answerer(c)
 }
+
+// Readers is how many replicas read everything at a time.
+const Readers = readers

@@ -321,6 +321,7 @@ func (r *Replica) snapshot(ctx context.Context) {
 		default:
 		}
 		r.due.Store(false)
+		began := time.Now()
 		err := r.read(ctx)
 		<-h.line
 		if err == nil {
@@ -331,7 +332,7 @@ func (r *Replica) snapshot(ctx context.Context) {
 		if errors.Is(err, wire.ErrOffline) {
 			return // Wake tells
 		}
-		if !r.retry(ctx, try, h.fails()) {
+		if !r.retry(ctx, try, h.fails(began)) {
 			return
 		}
 	}

@@ -1,7 +1,6 @@
 package kv_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/weft-fabric/weft/kv"
-	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
 )
@@ -436,61 +434,6 @@ func TestWhatTheWriterKnew(t *testing.T) {
 		shows(`{"a":1,"b":1,"c":1,"d":1,"e":1}`)
 		if got := r.Stats().Gaps; got != gaps {
 			t.Errorf("%d gaps, want %d", got, gaps)
-		}
-	})
-}
-
-// TestCheckOfALateServer: a server that comes back after a loss answers with what it had.
-// A check goes on until one answers with what the node has seen, or the hole would stay
-// until the next.
-func TestCheckOfALateServer(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := start(t, server.Options{JetStream: true, MaxPayload: 8 << 20})
-		if err := kv.Provision(within(t, time.Minute), h.conn(t), realm, 1); err != nil {
-			t.Fatal(err)
-		}
-		var late atomic.Bool
-		p := &proxy{h, func(down []byte) []byte { // what it has not yet is under no key
-			if late.Load() {
-				down = bytes.Replace(down, []byte("Nats-Subject: $KV."), []byte("Nats-Subject: $NO."), 1)
-				down = bytes.Replace(down, []byte("Nats-UpTo-Sequence: 3"), []byte("Nats-UpTo-Sequence: 1"), 1)
-			}
-			return down
-		}}
-		l, err := link.Open(t.Context(), link.Config{Node: "a", Options: []nats.Option{nats.InProcessServer(p)}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(l.Close)
-		b := kv.Contexts(l, realm)
-		tree := kv.NewTree(client)
-		r := kv.NewStillReplica(b, subjects.ContextKeys(client), true, func(u kv.Update) { tree.Apply(u.Entries, u.Removed) })
-		other := kv.NewStillReplica(b, subjects.ContextKeys(subjects.MustEncode("other")), true, func(kv.Update) {})
-		set := func(context subjects.Token, path, json string) kv.Entry {
-			t.Helper()
-			key := subjects.ContextRoot(context)
-			if path != "" {
-				key, _ = subjects.ContextPath(context, []string{path})
-			}
-			writes := []kv.Write{{Key: key, Value: value(t, json).Payload().Data}}
-			first, err := b.Commit(t.Context(), path+json, writes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kv.Entries(path+json, first, writes)[0]
-		}
-		set(client, "", `{}`)
-		r.Read(t.Context(), true)
-		set(client, "a", `1`)                                        // did not come
-		other.Feed(set(subjects.MustEncode("other"), "", `{"b":1}`)) // did
-		late.Store(true)
-		time.AfterFunc(100*time.Millisecond, func() { late.Store(false) })
-		r.Check(t.Context())
-		if got := canonical(t, tree.View()); got != `{"a":1}` {
-			t.Errorf("after the check: %s", got)
-		}
-		if got := r.Stats(); got.Caught != 1 || got.Snapshots != 1 {
-			t.Errorf("%+v, want one write caught by the check", got)
 		}
 	})
 }

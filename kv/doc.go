@@ -145,8 +145,8 @@
 // seldom alone: the first that is found makes all replicas of the node ask within a second
 // for what was written since the last time. They do that every 10 s as well (and 1 s after
 // they began), which finds a loss that nothing else shows, and when the stream has a new
-// leader, with whose last sequence it must agree; then they also read everything within
-// the next 10 s. An answer counts that has reached the newest sequence which any replica
+// leader, up to what that has; then they also read everything, spread over the next 10 s.
+// An answer counts that has reached the newest sequence which any replica
 // of the node has seen: a server that was cut off answers before it has caught up.
 // A replica belongs to one creation of the stream: of another it reads everything afresh.
 // What is republished between a reconnect and the snapshot after it waits for that.

@@ -85,7 +85,7 @@ type health struct {
 	hushed   int // how often in a row not all have answered
 	leader   string
 	servers  []string // that can answer, the leader first
-	offline  []string // that cannot
+	away     []string // that cannot, or of which the leader has not heard for leadsFor
 	created  time.Time
 	suspects map[string]*suspect // by server
 	// tail says that the leader has lost writes that others may still have: then
@@ -98,7 +98,8 @@ type health struct {
 // suspect is a server that lacks messages.
 type suspect struct {
 	since   time.Time
-	lacks   uint64
+	lacks   uint64 // at least at any time since
+	lacked  uint64 // at first
 	certain bool
 }
 
@@ -121,21 +122,21 @@ func (b *Bucket) learnServers(info *jetstream.StreamInfo) {
 		b.alarms.Clear(b, alarm.TailLost, b.name.Stream(), "")
 		b.alarms.Clear(b, alarm.ReplicaDamaged, b.name.Stream(), "")
 	}
-	was := h.offline
-	h.leader, h.servers, h.offline = b.link.Conn().ConnectedServerName(), nil, nil
+	was := h.away
+	h.leader, h.servers, h.away = b.link.Conn().ConnectedServerName(), nil, nil
 	if c := info.Cluster; c != nil {
 		if c.Leader != "" {
 			h.leader = c.Leader
 		}
 		for _, p := range c.Replicas {
-			switch {
-			case p.Offline:
-				h.offline = append(h.offline, p.Name)
-			default:
+			if !p.Offline {
 				h.servers = append(h.servers, p.Name)
-				if slices.Contains(was, p.Name) {
-					h.next, h.hushed = time.Time{}, 0 // who knows what it has left
-				}
+			}
+			switch {
+			case p.Offline || p.Active >= leadsFor:
+				h.away = append(h.away, p.Name)
+			case slices.Contains(was, p.Name):
+				h.next, h.hushed = time.Time{}, 0 // who knows what it has left
 			}
 		}
 	}
@@ -249,6 +250,7 @@ func (h *health) works() {
 func (h *health) wake() {
 	close(h.again)
 	h.failing, h.again, h.worked = false, make(chan struct{}), time.Now()
+	h.next, h.hushed = time.Time{}, 0 // who knows what the servers have left
 }
 
 // suspectLoss makes all replicas but one look soon what they have missed, at most every
@@ -314,21 +316,21 @@ func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 		return
 	}
 	wait, hushed := auditEvery, 0
-	lacks, most, all, err := b.lacks(ctx)
-	if err == nil && slices.Max(slices.Collect(maps.Values(lacks))) > 0 && pause(ctx, lagFor) {
-		before := lacks
-		if lacks, most, all, err = b.lacks(ctx); err == nil {
-			for server, n := range lacks {
-				lacks[server] = min(n, before[server]) // it was late with the newest writes
+	t, err := b.lacks(ctx)
+	if err == nil && t.isShort() && pause(ctx, lagFor) {
+		before := t.lacks
+		if t, err = b.lacks(ctx); err == nil {
+			for server, n := range t.lacks {
+				t.lacks[server] = min(n, before[server]) // it was late with the newest writes
 			}
 		}
 	}
 	switch {
 	case err != nil:
 		wait = auditSoon
-	case !b.judge(lacks, most):
+	case !b.judge(&t):
 		wait = auditSoon
-	case !all:
+	case !t.all || !t.exact:
 		h.mu.Lock()
 		hushed = h.hushed + 1
 		h.mu.Unlock()
@@ -339,60 +341,84 @@ func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 	h.hushed, h.next, h.audited = hushed, time.Now().Add(wait), h.audited || err == nil
 }
 
-// errMoving is when something was written while messages were counted.
+// errMoving is when the stream was made anew while messages were counted.
 var errMoving = errors.New("the stream has changed")
 
-// lacks is how many messages each replica has less than the one with the most, while
-// nothing changes. all says whether every one has answered that can.
-func (b *Bucket) lacks(ctx context.Context) (lacks map[string]uint64, most uint64, all bool, err error) {
-	counts, all, err := b.counts(ctx)
-	if err != nil {
-		return nil, 0, false, err
-	}
-	most = slices.Max(slices.Collect(maps.Values(counts)))
-	for server, n := range counts {
-		counts[server] = most - n
-	}
-	return counts, most, all, nil
+// tally is how many messages each replica lacks.
+type tally struct {
+	lacks map[string]uint64 // by server, at least
+	most  uint64            // that one of them has
+	// exact says that nothing was written meanwhile. Otherwise 0 is little or nothing.
+	exact bool
+	slack uint64 // what counts as nothing
+	all   bool   // every one has answered that can
 }
 
-// counts is how many messages each replica has.
-func (b *Bucket) counts(ctx context.Context) (counts map[string]uint64, all bool, err error) {
-	for range snapshotTries {
-		before, err := b.info(ctx, "")
-		if err != nil {
-			return nil, false, err
-		}
-		h := &b.health
-		h.mu.Lock()
-		leader, servers := h.leader, slices.Clone(h.servers)
-		h.mu.Unlock()
-		counts = map[string]uint64{leader: before.State.Msgs}
-		for try := 0; try < auditTries && len(counts) < len(servers); try++ {
-			server, n, err := b.size(ctx)
-			if err != nil {
-				continue // of a replica that has gone, or does not answer
-			}
-			if server == "" {
-				server = strings.Join(servers, ", ")
-			}
-			if old, ok := counts[server]; ok {
-				n = min(n, old)
-			}
-			counts[server] = n
-		}
-		if len(servers) == 1 {
-			return counts, true, nil
-		}
-		after, err := b.info(ctx, "")
-		if err != nil {
-			return nil, false, err
-		}
-		if after.State.LastSeq == before.State.LastSeq && after.State.Msgs == before.State.Msgs && after.Created.Equal(before.Created) {
-			return counts, len(counts) >= len(servers), nil
+// isShort says whether any replica lacks messages.
+func (t *tally) isShort() bool {
+	for _, n := range t.lacks {
+		if n > 0 {
+			return true
 		}
 	}
-	return nil, false, errMoving
+	return false
+}
+
+// lacks holds the messages of each replica against those of the one with the most. It
+// tries to do that while nothing is written; else what two that are sound can differ
+// by counts as nothing.
+func (b *Bucket) lacks(ctx context.Context) (t tally, err error) {
+	err = errMoving
+	for range snapshotTries {
+		before, infoErr := b.info(ctx, "")
+		if infoErr != nil {
+			return t, infoErr
+		}
+		counts, all := b.counts(ctx, before.State.Msgs)
+		after, infoErr := b.info(ctx, "")
+		if infoErr != nil {
+			return t, infoErr
+		}
+		if !after.Created.Equal(before.Created) || after.State.LastSeq < before.State.LastSeq {
+			continue
+		}
+		// What was added is in one count and not in the other, and the other way round
+		// what was removed, which is as much, and by how much less there is now.
+		slack := 2*(after.State.LastSeq-before.State.LastSeq) + before.State.Msgs - min(before.State.Msgs, after.State.Msgs)
+		exact := slack == 0 && after.State.Msgs == before.State.Msgs || all && len(counts) == 1
+		t, err = tally{most: slices.Max(slices.Collect(maps.Values(counts))), exact: exact, slack: slack, all: all}, nil
+		for server, n := range counts {
+			counts[server] = t.most - min(t.most, n+slack)
+		}
+		t.lacks = counts
+		if t.exact || t.isShort() {
+			break
+		}
+	}
+	return t, err
+}
+
+// counts is how many messages each replica has, of which the leader has said it.
+func (b *Bucket) counts(ctx context.Context, leads uint64) (counts map[string]uint64, all bool) {
+	h := &b.health
+	h.mu.Lock()
+	leader, servers := h.leader, slices.Clone(h.servers)
+	h.mu.Unlock()
+	counts = map[string]uint64{leader: leads}
+	for try := 0; try < auditTries && len(counts) < len(servers); try++ {
+		server, n, err := b.size(ctx)
+		if err != nil {
+			continue // of a replica that has gone, or does not answer
+		}
+		if server == "" {
+			server = strings.Join(servers, ", ")
+		}
+		if old, ok := counts[server]; ok {
+			n = min(n, old)
+		}
+		counts[server] = n
+	}
+	return counts, len(counts) >= len(servers)
 }
 
 // size is how many messages the replica has that answers.
@@ -415,23 +441,24 @@ func (b *Bucket) size(ctx context.Context) (server string, n uint64, err error) 
 
 // judge takes what the replicas lack that have answered, and says whether there is no
 // doubt left.
-func (b *Bucket) judge(lacks map[string]uint64, most uint64) (clear bool) {
+func (b *Bucket) judge(t *tally) (clear bool) {
 	h := &b.health
 	stream, now, why := b.name.Stream(), time.Now(), ""
 	h.mu.Lock()
-	for server := range h.suspects {
+	for server, s := range h.suspects {
 		// It has caught up, has the stream no more, or is down.
-		if n, answered := lacks[server]; answered && n == 0 || !answered && !slices.Contains(h.servers, server) && !strings.Contains(server, ", ") {
+		n, answered := t.lacks[server]
+		if answered && n == 0 && (t.exact || s.lacked > 2*t.slack) || !answered && !slices.Contains(h.servers, server) && !strings.Contains(server, ", ") {
 			delete(h.suspects, server)
 			b.alarms.Clear(b, alarm.ReplicaDamaged, stream, server)
 		}
 	}
-	for server, n := range lacks {
+	for server, n := range t.lacks {
 		s := h.suspects[server]
 		switch {
 		case n == 0:
 		case s == nil:
-			h.suspects[server] = &suspect{since: now, lacks: n}
+			h.suspects[server] = &suspect{since: now, lacks: n, lacked: n}
 			why = "a replica lacks messages" // what it has answered so far may be old
 		case s.certain:
 		case n < s.lacks: // it catches up
@@ -440,7 +467,7 @@ func (b *Bucket) judge(lacks map[string]uint64, most uint64) (clear bool) {
 			s.certain = true
 			b.alarms.Raise(b, alarm.Alarm{
 				Kind: alarm.ReplicaDamaged, Stream: stream, Server: server,
-				Text: "the replica lacks " + strconv.FormatUint(n, 10) + " of " + strconv.FormatUint(most, 10) +
+				Text: "the replica lacks " + strconv.FormatUint(n, 10) + " of " + strconv.FormatUint(t.most, 10) +
 					" messages that another has, and does not get them back by itself; what it answers is not used. Take it out of the stream and in again",
 			})
 		}

@@ -32,8 +32,19 @@ func Typed(err error) error {
 		return wire.Errorf(wire.Timeout, "no answer in time: %w", err)
 	case errors.Is(err, context.Canceled):
 		return wire.Errorf(wire.Canceled, "%w", err)
+	case isBroken(err):
+		return wire.Errorf(wire.Offline, "the connection to NATS broke: %w", err)
 	}
 	return err
+}
+
+// isBroken says whether an error is that of the connection itself, which the client
+// library returns where it finds out while it sends. What was to be sent then has no
+// end, and nobody takes it.
+func isBroken(err error) bool {
+	_, op := errors.AsType[*net.OpError](err)
+	return op || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func authError(err error) bool {

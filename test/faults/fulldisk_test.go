@@ -21,6 +21,7 @@ import (
 // journal it refuses and shows to nobody, what it has acknowledged stays, and when there
 // is room again it goes on.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	disk := newDisk(t, filepath.Join(t.TempDir(), "disk"))
 	cfg := node.Config{
 		Realm: "full", Node: "desk", Machine: "desk", Store: filepath.Join(disk.mounted, "store"),

@@ -4,6 +4,7 @@ package faults_test
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +26,8 @@ func TestMain(m *testing.M) {
 	case "undertaker":
 		os.Exit(runUndertaker(os.Stdin))
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // what is parallel waits most of the time
 	code := m.Run()
 	undertaker.close()
 	os.Exit(code)

@@ -38,6 +38,7 @@ const nobody = "nats://127.0.0.1:1"
 // TestPowerCutNoSync is the control: with NATS's own default, which syncs every two
 // minutes, the same rig must find that acknowledged writes are lost.
 func TestPowerCutNoSync(t *testing.T) {
+	t.Parallel()
 	c := powerCut(t, rand.New(rand.NewPCG(powerSeed(t), 0)), deskConfig{NoSync: true})
 	if c.lost == 0 {
 		t.Errorf("nothing of %d acknowledged writes was lost without sync: the rig does not cut the power", c.acked)
@@ -52,6 +53,7 @@ func powerSeed(t *testing.T) uint64 {
 }
 
 func powerCuts(t *testing.T, n int, cfg deskConfig) {
+	t.Parallel()
 	seed := powerSeed(t)
 	acked := 0
 	var took time.Duration

@@ -42,6 +42,7 @@ const (
 // a context that has less in it than was acknowledged, the nodes stay up, and within a
 // minute an alarm names the stream and the server.
 func TestOneReplicaRots(t *testing.T) {
+	t.Parallel()
 	seed := uint64(cluster.Setting(t, "SEED", 1))
 	for name, fault := range map[string]struct {
 		do func(t *testing.T, r *rand.Rand, msgs string)
@@ -53,7 +54,7 @@ func TestOneReplicaRots(t *testing.T) {
 		"index is gone": {do: rotIndex, harmless: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // they wait most of the time
+			t.Parallel()
 			t.Logf("SEED=%d", seed)
 			rot(t, rand.New(rand.NewPCG(seed, 0)), fault.do, fault.harmless)
 		})
@@ -108,6 +109,7 @@ func rot(t *testing.T, r *rand.Rand, damage func(*testing.T, *rand.Rand, string)
 	// of the others.
 	late := x.node("late")
 	x.watch(watching, &watches, rotJoin(t, late, "late"))
+	idle := x.busy(app)
 	var raised time.Duration
 	within := rotWithin
 	if harmless {
@@ -122,6 +124,7 @@ func rot(t *testing.T, r *rand.Rand, damage func(*testing.T, *rand.Rand, string)
 		}
 		rotWait(t, time.Second)
 	}
+	idle()
 	if raised != 0 {
 		x.lead(victim)
 		for n := range 10 {
@@ -219,6 +222,24 @@ func (x *rotRun) write(app *node.App, name, path string, v int) {
 		x.acked[name] = map[string]int{}
 	}
 	x.acked[name][path] = v
+}
+
+// busy goes on writing until it is told to stop: messages are counted while they change.
+func (x *rotRun) busy(app *node.App) (idle func()) {
+	ctx, cancel := context.WithCancel(x.t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			_, _ = app.Contexts().SetPath(ctx, "busy", []string{fmt.Sprint("p", n%rotPaths)}, n) // its node may lose its server
+			rotWait(x.t, 5*time.Millisecond)
+		}
+	})
+	idle = func() {
+		cancel()
+		wg.Wait()
+	}
+	x.t.Cleanup(idle)
+	return idle
 }
 
 // want is what was acknowledged of a context by now.

@@ -229,6 +229,13 @@ func TestContextRepublishLost(t *testing.T) {
 		wantSeen(t, w)
 		time.Sleep(time.Second)
 		wantSeen(t, w, "changed g=1 h=1")
+		// A node's own write: what it has missed before shows first, or with it.
+		lose = 2
+		update(t, ann, object{"i": 1})
+		update(t, bob, object{"j": 1})
+		if s, err := bob.Contexts().Get(t.Context(), "x"); err != nil || s.Pending || s.At("i").String() != "1" || s.At("j").String() != "1" {
+			t.Errorf("after the acknowledgement: %s, pending %t, %v", s.Value(), s.Pending, err)
+		}
 		if n := b.Stats().Contexts; n.Gaps < 2 || n.Caught == 0 {
 			t.Errorf("stats %+v", n)
 		}

@@ -30,6 +30,8 @@ const (
 	doubt = kv.CommitMemory / 2
 	// arriveWithin is how long an acknowledged write waits to be republished.
 	arriveWithin = 100 * time.Millisecond
+	// catchUpWithin is how long one that was not waits to be read.
+	catchUpWithin = 2 * time.Second
 	// compactJitter keeps the nodes from compacting all at once.
 	compactJitter = 500 * time.Millisecond
 	// recordWithin is how long a write that takes something away waits for the history
@@ -547,10 +549,32 @@ func (s *shared) look(f *flight, cause error, started time.Time) (first uint64, 
 func (s *shared) confirm(f *flight, first uint64) uint64 {
 	entries := kv.Entries(f.id, first, f.writes)
 	if !s.hasArrived(f) {
+		if len(f.ops) > 0 {
+			s.catchUp(f)
+		}
 		s.replica.Confirm(entries)
 	}
 	s.c.confirmName(entries)
 	return first + uint64(len(entries)) - 1
+}
+
+// catchUp reads what was written before a flight, and with it: what it has not heard of
+// itself, it may have missed of others, too, and its own must not show without that.
+func (s *shared) catchUp(f *flight) {
+	ctx, cancel := context.WithTimeout(s.c.ctx, catchUpWithin)
+	defer cancel()
+	if f.arrived != nil {
+		go func() {
+			select {
+			case <-f.arrived:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	if err := s.replica.CatchUp(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, wire.ErrCanceled) {
+		s.c.log.Debug("a write is confirmed before what may have been written before it", slog.String("context", s.name), slog.Any("error", err))
+	}
 }
 
 // hasArrived waits a moment for a flight to be republished.

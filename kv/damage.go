@@ -295,20 +295,10 @@ func (b *Bucket) lost(cut, seen uint64) {
 // it is in time when it is there, see judge.
 func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 	h := &b.health
-	h.mu.Lock()
-	patience := auditPatience
-	if h.audited && !inDoubt {
-		patience = 0
-	}
-	h.mu.Unlock()
-	select {
-	case h.auditing <- struct{}{}:
-		defer func() { <-h.auditing }()
-	case <-time.After(patience): // who counts may be held up; that must not hold up readers
-		return
-	case <-ctx.Done():
+	if !h.turn(ctx, inDoubt) {
 		return
 	}
+	defer func() { <-h.auditing }()
 	h.mu.Lock()
 	due := !time.Now().Before(h.next)
 	h.mu.Unlock()
@@ -320,8 +310,12 @@ func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 	if err == nil && t.isShort() && pause(ctx, lagFor) {
 		before := t.lacks
 		if t, err = b.lacks(ctx); err == nil {
-			for server, n := range t.lacks {
-				t.lacks[server] = min(n, before[server]) // it was late with the newest writes
+			for server, n := range t.lacks { // it may have been late with the newest writes
+				if was, answered := before[server]; answered {
+					t.lacks[server] = min(n, was)
+				} else {
+					delete(t.lacks, server)
+				}
 			}
 		}
 	}
@@ -339,6 +333,29 @@ func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.hushed, h.next, h.audited = hushed, time.Now().Add(wait), h.audited || err == nil
+}
+
+// turn says whether it is the caller's to count; who counts may be held up, and that
+// must not hold up readers.
+func (h *health) turn(ctx context.Context, inDoubt bool) bool {
+	select {
+	case h.auditing <- struct{}{}:
+		return true
+	default:
+	}
+	h.mu.Lock()
+	audited := h.audited
+	h.mu.Unlock()
+	if audited && !inDoubt {
+		return false
+	}
+	select {
+	case h.auditing <- struct{}{}:
+		return true
+	case <-time.After(auditPatience):
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // errMoving is when the stream was made anew while messages were counted.

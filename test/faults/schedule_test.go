@@ -42,8 +42,9 @@ func (r *run) disturb(ctx context.Context) {
 	}
 }
 
-// touchWithin is how much longer a fault may last until it has touched something.
-const touchWithin = 5 * time.Second
+// touchWithin is how much longer a fault may last until it has touched something: a
+// compaction waits for the history.
+const touchWithin = 30 * time.Second
 
 func (r *run) makeFault() {
 	length := r.faultLeast + time.Duration(r.rng.Int64N(int64(r.faultMost-r.faultLeast)+1))
@@ -225,16 +226,7 @@ func (r *run) roll() fault {
 // storm writes so much to one context that it is compacted again and again.
 func (r *run) storm(rng *rand.Rand, d *desktop) fault {
 	name := r.names[r.linear+rng.IntN(len(r.names)-r.linear)]
-	compactions := func() (n int) {
-		last := r.recorder.Last()
-		for seq := last; seq > 0 && seq+5000 > last; seq-- {
-			if m := r.recorder.Get(seq); m != nil && m.Compact > 0 && m.Op == model.OpPut && m.Context == name {
-				n++
-			}
-		}
-		return n
-	}
-	before := compactions()
+	began := r.recorder.Last()
 	for i := range 6 * r.compactAt {
 		o := &op{context: name, kind: "paths"}
 		r.mu.Lock()
@@ -245,6 +237,13 @@ func (r *run) storm(rng *rand.Rand, d *desktop) fault {
 		r.send(o, d.i+rng.IntN(deskApps)*len(r.desks))
 		<-time.After(2 * time.Millisecond)
 	}
-	happened := func() bool { return compactions() > before }
+	happened := func() bool {
+		for seq := r.recorder.Last(); seq > began; seq-- {
+			if m := r.recorder.Get(seq); m != nil && m.Compact > 0 && m.Op == model.OpPut && m.Context == name {
+				return true
+			}
+		}
+		return false
+	}
 	return fault{name: "compaction storm: " + name, so: happened, end: happened}
 }

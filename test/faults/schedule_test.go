@@ -42,9 +42,8 @@ func (r *run) disturb(ctx context.Context) {
 	}
 }
 
-// touchWithin is how much longer a fault may last until it has touched something: a
-// compaction waits for the history.
-const touchWithin = 30 * time.Second
+// touchWithin is how much longer a fault may last until it has touched something.
+const touchWithin = 5 * time.Second
 
 func (r *run) makeFault() {
 	length := r.faultLeast + time.Duration(r.rng.Int64N(int64(r.faultMost-r.faultLeast)+1))

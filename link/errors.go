@@ -62,8 +62,7 @@ func unreachable(err error) bool {
 	}
 	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) ||
 		errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrStaleConnection) ||
-		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &op) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe)
+		errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &op) || isBroken(err)
 }
 
 func reason(err error) string {

@@ -84,10 +84,13 @@ func (b *Bucket) Commit(ctx context.Context, id string, writes []Write) (first u
 	}
 }
 
+// jittered is up to d, not always the same.
+func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+
 // pause waits for up to d, not always the same time; false when ctx has ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
-	case <-time.After(d/2 + rand.N(d/2+1)):
+	case <-time.After(jittered(d)):
 		return true
 	case <-ctx.Done():
 		return false

@@ -98,7 +98,7 @@ type health struct {
 // suspect is a server that lacks messages.
 type suspect struct {
 	since   time.Time
-	lacks   uint64 // at least at any time since
+	lacks   uint64 // the least since
 	lacked  uint64 // at first
 	certain bool
 }
@@ -322,9 +322,9 @@ func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 	switch {
 	case err != nil:
 		wait = auditSoon
-	case !b.judge(&t):
+	case !b.judge(&t), !t.exact:
 		wait = auditSoon
-	case !t.all || !t.exact:
+	case !t.all:
 		h.mu.Lock()
 		hushed = h.hushed + 1
 		h.mu.Unlock()

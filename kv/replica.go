@@ -28,9 +28,10 @@ const (
 	checkFirst = time.Second
 	// refreshJitter spreads what all replicas of all nodes do at once.
 	refreshJitter = 100 * time.Millisecond
-	soonJitter    = time.Second
-	refreshRetry  = 100 * time.Millisecond
-	refreshMost   = 5 * time.Second
+	// soonJitter spreads the checks of a node after a loss, or a new leader.
+	soonJitter   = time.Second
+	refreshRetry = 100 * time.Millisecond
+	refreshMost  = 5 * time.Second
 	// readers is how many replicas of a bucket read everything at a time: what more of
 	// them ask a server waits there, for longer than an answer may take.
 	readers = 32
@@ -343,7 +344,7 @@ func (r *Replica) snapshot(ctx context.Context) {
 func (r *Replica) retry(ctx context.Context, try int, works <-chan struct{}) bool {
 	d := min(refreshRetry<<min(try, 10), refreshMost)
 	select {
-	case <-time.After(d/2 + rand.N(d/2+1)):
+	case <-time.After(jittered(d)):
 	case <-works:
 	case <-ctx.Done():
 		return false

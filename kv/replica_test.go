@@ -383,17 +383,7 @@ func TestWhatTheWriterKnew(t *testing.T) {
 		r := kv.NewStillReplica(b, subjects.ContextKeys(client), true, func(u kv.Update) { tree.Apply(u.Entries, u.Removed) })
 		set := func(path, json string, seen uint64) kv.Entry {
 			t.Helper()
-			key := subjects.ContextRoot(client)
-			if path != "" {
-				key, _ = subjects.ContextPath(client, []string{path})
-			}
-			writes := []kv.Write{{Key: key, Value: value(t, json).Payload().Data, Seen: seen}}
-			id := fmt.Sprint(path, json)
-			first, err := b.Commit(t.Context(), id, writes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kv.Entries(id, first, writes)[0]
+			return putPath(t, b, client, path, json, seen)
 		}
 		shows := func(want string) {
 			t.Helper()

@@ -40,21 +40,16 @@ func elsewhere(down []byte) []byte {
 
 func named(i int) subjects.Token { return subjects.MustEncode(fmt.Sprint("context", i)) }
 
-// root puts the object of a context and returns what is republished of it.
-func root(t *testing.T, b *kv.Bucket, context subjects.Token, json string) kv.Entry {
-	t.Helper()
-	return path(t, b, context, "", json)
-}
-
-// path puts a property of a context.
-func path(t *testing.T, b *kv.Bucket, context subjects.Token, name, json string) kv.Entry {
+// putPath puts a property of a context, or with no name its object, and returns what is
+// republished of it; seen is what the writer says that it knew.
+func putPath(t *testing.T, b *kv.Bucket, context subjects.Token, name, json string, seen uint64) kv.Entry {
 	t.Helper()
 	key := subjects.ContextRoot(context)
 	if name != "" {
 		key, _ = subjects.ContextPath(context, []string{name})
 	}
 	id := fmt.Sprint(context, name, json)
-	writes := []kv.Write{{Key: key, Value: value(t, json).Payload().Data}}
+	writes := []kv.Write{{Key: key, Value: value(t, json).Payload().Data, Seen: seen}}
 	first, err := b.Commit(t.Context(), id, writes)
 	if err != nil {
 		t.Fatal(err)
@@ -77,10 +72,10 @@ func TestCheckOfALateServer(t *testing.T) {
 		tree := kv.NewTree(client)
 		r := kv.NewStillReplica(b, subjects.ContextKeys(client), true, func(u kv.Update) { tree.Apply(u.Entries, u.Removed) })
 		other := kv.NewStillReplica(b, subjects.ContextKeys(named(1)), true, func(kv.Update) {})
-		root(t, b, client, `{}`)
+		putPath(t, b, client, "", `{}`, 0)
 		r.Read(t.Context(), true)
-		path(t, b, client, "a", `1`)                // did not come
-		other.Feed(root(t, b, named(1), `{"b":1}`)) // did
+		putPath(t, b, client, "a", `1`, 0)                    // did not come
+		other.Feed(putPath(t, b, named(1), "", `{"b":1}`, 0)) // did
 		late.Store(true)
 		time.AfterFunc(100*time.Millisecond, func() { late.Store(false) })
 		r.Check(t.Context())
@@ -108,10 +103,10 @@ func TestNewLeader(t *testing.T) {
 		r := b.Replicate([]subjects.Key{subjects.ContextKeys(client)}, true, nil, func(u kv.Update) { tree.Apply(u.Entries, u.Removed) })
 		defer r.Close()
 		<-r.Ready()
-		root(t, b, client, `{}`)
+		putPath(t, b, client, "", `{}`, 0)
 		time.Sleep(3 * time.Second) // the first check is over
 		mute.Store(true)
-		path(t, b, client, "a", `1`)
+		putPath(t, b, client, "a", `1`, 0)
 		synctest.Wait()
 		mute.Store(false)
 		if got := canonical(t, tree.View()); got != `{}` {

@@ -19,6 +19,9 @@ import (
 const (
 	snapshotTries = 3
 	snapshotRetry = 200 * time.Millisecond
+	// snapshotOthers is how often another answer is asked for at once when keys were
+	// missing from one: a server picks the replica at random.
+	snapshotOthers = 6
 	// snapshotChunk keys are asked for at a time; the server allows 1,024.
 	snapshotChunk = 512
 	// snapshotWhole keys or fewer are read by their common filter, as of one
@@ -61,37 +64,47 @@ func (s Snapshot) Tree(context subjects.Token) (t *Tree, whole bool) {
 // documentation.
 func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapshot, error) {
 	var last error
-	for try := range snapshotTries {
-		if try > 0 {
-			select {
-			case <-time.After(snapshotRetry << try):
-			case <-ctx.Done():
-				return Snapshot{}, last
-			}
-		}
-		s, missing, err := b.snapshot(ctx, filters)
+	for try, others := 0, 0; try < snapshotTries; {
+		s, err := b.snapshot(ctx, filters)
+		short, ok := errors.AsType[*missingError](err)
 		switch {
-		case errors.Is(err, errUnreadable):
-			missing = err.Error()
-		case err != nil:
-			return Snapshot{}, err
-		case missing == "":
+		case err == nil:
 			if last = b.checkAhead(ctx, s); last == nil {
 				return s, nil
 			}
-			continue
+		case errors.Is(err, errUnreadable):
+			short = &missingError{why: err.Error(), keys: true}
+		case !ok:
+			return Snapshot{}, err
 		}
-		last = wire.Errorf(wire.Unavailable, "stream %s: a replica answers with less than the leader has (%s)", b.name.Stream(), missing)
-		b.health.doubt()
-		// Nothing can be held against it if something was written meanwhile.
-		if info, err := b.info(ctx, ""); err == nil && info.State.LastSeq == s.Last {
-			last = shortError{last}
-			if b.keeps {
-				b.audit(ctx, true) // and the next attempt gets past it
+		if short != nil {
+			last = b.short(ctx, s, short)
+			if short.keys && others < snapshotOthers {
+				others++
+				continue
 			}
+		}
+		if try++; try < snapshotTries && !pause(ctx, snapshotRetry<<try) {
+			break
 		}
 	}
 	return Snapshot{}, last
+}
+
+// short is the error that a replica has answered with less than the leader has. If that
+// can be held against it all are audited, and the next attempt gets past it.
+func (b *Bucket) short(ctx context.Context, s Snapshot, missing *missingError) error {
+	err := error(wire.Errorf(wire.Unavailable, "stream %s: a replica answers with less than the leader has (%v)", b.name.Stream(), missing))
+	b.health.doubt()
+	info, infoErr := b.info(ctx, "")
+	unchanged := infoErr == nil && info.State.LastSeq == s.Last // or it may be late
+	if unchanged {
+		err = shortError{err}
+	}
+	if b.keeps && (unchanged || missing.keys) {
+		b.audit(ctx, true)
+	}
+	return err
 }
 
 // checkAhead is an error if a replica has more than the leader, unless the leader has
@@ -110,14 +123,24 @@ func (b *Bucket) checkAhead(ctx context.Context, s Snapshot) error {
 	return nil
 }
 
-// snapshot makes one attempt; missing says why it does not count.
-func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapshot, missing string, err error) {
+// missingError is why what a replica has answered does not count.
+type missingError struct {
+	why string
+	// keys says that it has not got some, or cannot read them: to be late does not
+	// explain that, or only for a moment.
+	keys bool
+}
+
+func (e *missingError) Error() string { return e.why }
+
+// snapshot makes one attempt; a missingError is that it does not count.
+func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapshot, err error) {
 	var first *jetstream.StreamInfo
 	var keys []string // as subjects
 	for _, filter := range filters {
 		info, err := b.info(ctx, b.name.Subject(filter))
 		if err != nil {
-			return s, "", err
+			return s, err
 		}
 		if first == nil {
 			first = info
@@ -130,23 +153,22 @@ func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapsh
 	}
 	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Last: first.State.LastSeq, Created: first.Created}
 	if n := len(keys); n > 0 && n <= snapshotWhole {
-		missing, err = b.whole(ctx, filters, keys, &s)
-		return s, missing, err
+		return s, b.whole(ctx, filters, keys, &s)
 	}
 	slices.Sort(keys)
 	for chunk := range slices.Chunk(keys, snapshotChunk) {
 		upTo, err := b.multiLast(ctx, chunk, len(chunk), s.Entries)
 		if err != nil {
-			return s, "", err
+			return s, err
 		}
 		if upTo < s.UpTo {
-			return s, behind(upTo, s.UpTo), nil
+			return s, &missingError{why: behind(upTo, s.UpTo)}
 		}
 	}
 	if len(s.Entries) < len(keys) {
-		return s, strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(keys)) + " keys", nil
+		return s, &missingError{strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(keys)) + " keys", true}
 	}
-	return s, "", nil
+	return s, nil
 }
 
 // subjects are the filters as the server knows them.
@@ -160,29 +182,32 @@ func (b *Bucket) subjects(filters []subjects.Key) []string {
 
 // whole reads all keys below the filters as of one moment. The leader has keys,
 // and had written up to s.UpTo.
-func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []string, s *Snapshot) (missing string, err error) {
+func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []string, s *Snapshot) error {
 	upTo, err := b.multiLast(ctx, b.subjects(filters), snapshotWhole+1, s.Entries)
 	switch {
 	case errors.Is(err, errTooMany):
-		return "more than " + strconv.Itoa(snapshotWhole) + " keys by now", nil
+		return &missingError{why: "more than " + strconv.Itoa(snapshotWhole) + " keys by now"}
 	case err != nil:
-		return "", err
+		return err
 	case upTo < s.UpTo:
-		return behind(upTo, s.UpTo), nil
+		return &missingError{why: behind(upTo, s.UpTo)}
 	case upTo == nothing:
-		return "none of " + strconv.Itoa(len(keys)) + " keys", nil
+		return &missingError{"none of " + strconv.Itoa(len(keys)) + " keys", true}
 	}
 	for _, subject := range keys {
 		key, err := b.keyOf(subjects.Subject(subject))
 		if err != nil {
-			return "", err
+			return err
 		}
 		if _, ok := s.Entries[key]; !ok {
-			return "not the key " + string(key), nil
+			return &missingError{"not the key " + string(key), true}
 		}
 	}
 	s.UpTo = upTo
-	return cut(*s), nil
+	if why := cut(*s); why != "" {
+		return &missingError{why: why}
+	}
+	return nil
 }
 
 // since reads the keys below the filters that were written after a sequence, as

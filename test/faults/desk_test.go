@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -166,9 +167,15 @@ func serveDesk(cfg deskConfig) error {
 	first := &ready{Online: n.State().Online}
 	if cfg.Gateway != "" {
 		store := filepath.Join(cfg.Store, "gateway")
-		g, err := gateway.Start(gateway.Config{
+		config := gateway.Config{
 			Node: n, Store: store, Logger: log, Edge: edge.Config{Listen: []string{cfg.Gateway}, Auth: edge.OSUser, Logger: log},
-		})
+		}
+		g, err := gateway.Start(config)
+		// A program that is just being started has a copy of every socket until it runs.
+		for try := 0; errors.Is(err, edge.ErrPortTaken) && try < 50; try++ {
+			<-time.After(100 * time.Millisecond)
+			g, err = gateway.Start(config)
+		}
 		if err != nil {
 			return err
 		}

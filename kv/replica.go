@@ -221,6 +221,20 @@ func (r *Replica) Confirm(entries []Entry) {
 	r.apply(entries, false)
 }
 
+// Learn takes what is new in a snapshot of the replica's filters.
+func (r *Replica) Learn(s Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.isReady && !r.away && r.created.Equal(s.Created) { // or it reads everything itself
+		r.stats.Caught += r.apply(inOrder(s.Entries), false)
+	}
+}
+
+// inOrder lists entries in the order of their sequences.
+func inOrder(entries map[subjects.Key]Entry) []Entry {
+	return slices.SortedFunc(maps.Values(entries), func(a, b Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+}
+
 func (r *Replica) run(ctx context.Context) {
 	defer close(r.done)
 	defer r.forget()
@@ -603,11 +617,6 @@ func (r *Replica) check(ctx context.Context) (refresh bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.checked = max(r.checked, s.UpTo)
-	entries := make([]Entry, 0, len(s.Entries))
-	for _, e := range s.Entries {
-		entries = append(entries, e)
-	}
-	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Seq, b.Seq) })
-	r.stats.Caught += r.apply(entries, false)
+	r.stats.Caught += r.apply(inOrder(s.Entries), false)
 	return false
 }

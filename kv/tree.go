@@ -23,6 +23,7 @@ type Tree struct {
 	seen      uint64 // of the newest entry of any key, markers and metadata included
 	bytes     int
 	meta      *Entry
+	late      uint64 // see Late
 }
 
 // register is the newest write of one key.
@@ -71,6 +72,10 @@ func (t *Tree) Revision() uint64 {
 	return t.revision
 }
 
+// Late is the lowest revision of what the last Apply took although the tree had reached
+// it before, 0 for none: views of it at that revision or a later one were without that.
+func (t *Tree) Late() uint64 { return t.late }
+
 // Seen is the highest sequence of any entry that was applied, for [Write.Seen].
 func (t *Tree) Seen() uint64 { return t.seen }
 
@@ -115,7 +120,8 @@ type Bad struct {
 // newer than its key's is ignored; of a key that a compaction purged nothing older
 // may come, which a [Replica] sees to. What cannot be read is returned; it folds as absent.
 func (t *Tree) Apply(entries []Entry, removed []subjects.Key) (bad []Bad) {
-	refold := false
+	refold, reached := false, t.Revision()
+	t.late = 0
 	for _, key := range removed {
 		refold = t.drop(key) || refold
 		switch key {
@@ -164,6 +170,9 @@ func (t *Tree) Apply(entries []Entry, removed []subjects.Key) (bad []Bad) {
 		}
 		t.bytes += r.bytes
 		t.registers[e.Key] = r
+		if r.revision <= reached && (t.late == 0 || r.revision < t.late) {
+			t.late = r.revision
+		}
 		t.revision = max(t.revision, r.revision)
 		switch {
 		case refold:

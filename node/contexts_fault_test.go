@@ -169,6 +169,78 @@ func TestContextAckLost(t *testing.T) {
 	}
 }
 
+// TestContextConditionalAfterLoss: a conditional write is refused if its app has read the
+// context without a write that is older than the revision which it names, also if the node
+// has found that out since. Who has read it since may write.
+func TestContextConditionalAfterLoss(t *testing.T) {
+	tests := map[string]struct {
+		pass    time.Duration
+		watches bool // instead of getting
+	}{
+		"found by the write":             {},
+		"found by the write, by a watch": {watches: true},
+		"found before it":                {pass: 12 * time.Second},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			inHub(t, func(t *testing.T, h *hub) {
+				a, b := h.node("a"), h.node("b")
+				defer a.Stop()
+				defer b.Stop()
+				ann, bob := join(t, a, "ann"), join(t, b, "bob")
+				set(t, ann, "x", object{"n": 0})
+				w := watch(t, bob)
+				defer w.Close()
+				var last node.ContextState
+				read := func() (n string) {
+					t.Helper()
+					if test.watches {
+						synctest.Wait()
+						for e, ok := w.Poll(); ok; e, ok = w.Poll() {
+							last = e.State
+						}
+					} else {
+						var err error
+						if last, err = bob.Contexts().Get(t.Context(), "x"); err != nil {
+							t.Error(err)
+						}
+					}
+					return last.At("n").String()
+				}
+				read()
+				time.Sleep(time.Minute)
+				lose := 1
+				h.line("b").Drop(func(subject string) bool {
+					if lose > 0 && strings.HasPrefix(subject, "weft.desk.kv.ctx.") {
+						lose--
+						return true
+					}
+					return false
+				})
+				update(t, ann, object{"n": 1})
+				other := update(t, bob, object{"other": 1})
+				raise := func(to int) error {
+					_, err := bob.Contexts().SetPath(t.Context(), "x", []string{"n"}, to, node.IfRevision(other))
+					return err
+				}
+				if n := read(); n != "0" {
+					t.Fatalf("it was not lost: %s", n)
+				}
+				time.Sleep(test.pass)
+				if err := raise(1); !errors.Is(err, wire.ErrBadRevision) {
+					t.Errorf("as of a state without what was lost: %v", err)
+				}
+				if n := read(); n != "1" {
+					t.Errorf("n is %s, want 1", n)
+				}
+				if err := raise(2); err != nil {
+					t.Errorf("as of a state that has everything: %v", err)
+				}
+			})
+		})
+	}
+}
+
 // TestContextRepublishLost loses what would tell a node: it finds out.
 func TestContextRepublishLost(t *testing.T) {
 	inHub(t, func(t *testing.T, h *hub) {

@@ -73,6 +73,7 @@ func (a *App) Get(ctx context.Context, name string) (State, error) {
 	if !a.c.may(a.id, s.meta, toRead) {
 		return State{}, denied(toRead, name)
 	}
+	s.reads(a.id, s.lates)
 	return s.state().public(s), nil
 }
 

@@ -60,6 +60,11 @@ type shared struct {
 	closed  bool
 	// rooted is when the root was written last, by this machine's clock.
 	rooted time.Time
+	// late is what was learned after something newer, of late lateFor, lates how often that
+	// was at all, and read what lates was when an app has last read the context.
+	late  []lateness
+	lates uint64
+	read  map[subjects.App]uint64
 	// large says that the object was found above its limit.
 	large bool
 	// admitting, sending and compacting say that a goroutine does that.
@@ -94,6 +99,7 @@ func (s *shared) close() {
 
 func (s *shared) leave(app subjects.App) {
 	s.mu.Lock()
+	delete(s.read, app)
 	var gone []*Watch
 	for w := range s.watches {
 		if w.app == app {
@@ -153,10 +159,14 @@ func (s *shared) update(u kv.Update) {
 	if u.Anew {
 		s.c.log.Warn("the context bucket was made anew", slog.String("context", s.name))
 	}
+	revision, view := s.tree.Revision(), s.tree.View()
 	for _, bad := range s.tree.Apply(u.Entries, u.Removed) {
 		s.c.stats.unreadable.Add(1)
 		s.c.log.Warn("a write of a context cannot be read and counts as absent",
 			slog.String("context", s.name), slog.String("key", string(bad.Key)), slog.Uint64("sequence", bad.Seq), slog.String("by", bad.By), slog.Any("error", bad.Err))
+	}
+	if from := s.tree.Late(); from > 0 && !s.tree.View().Equal(view) {
+		s.learnsLate(from, revision)
 	}
 	s.learnMeta()
 	s.below.valid = false
@@ -273,7 +283,7 @@ func lead(from *kv.Value, edits []kv.Edit, to *kv.Value) bool {
 
 // state describes view. mu is held.
 func (s *shared) state() state {
-	return state{view: s.view, meta: s.meta, revision: s.tree.Revision(), by: s.by, pending: len(s.pending)+len(s.kept) > 0, since: s.since}
+	return state{view: s.view, meta: s.meta, revision: s.tree.Revision(), by: s.by, pending: len(s.pending)+len(s.kept) > 0, since: s.since, lates: s.lates}
 }
 
 // mend writes something again that a foreign writer has put an end to: when it

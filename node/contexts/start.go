@@ -163,7 +163,7 @@ func (s *shared) start(o *op) {
 		s.c.end(o, Ack{}, errStopped())
 		return
 	}
-	o.until = time.Now().Add(wire.WriteTimeout)
+	o.until, o.read = time.Now().Add(wire.WriteTimeout), s.read[o.by.App]
 	if s.known() && len(s.waiting) == 0 && (!s.needsRoom(o) || s.c.hasRoom() || s.supposing) {
 		s.enter(o)
 		return
@@ -293,8 +293,8 @@ func (s *shared) check(o *op) error {
 			return err
 		}
 	}
-	if o.ifRevision != nil && s.tree.Changed(o.edits, *o.ifRevision) {
-		return s.changed(*o.ifRevision, s.tree)
+	if err := s.checkRevision(o, s.tree); err != nil {
+		return err
 	}
 	before := view
 	if view == nil && len(o.edits[0].Path) > 0 {
@@ -329,6 +329,20 @@ func (s *shared) authorize(o *op, exists bool, m *Meta) error {
 
 func (s *shared) missing() error {
 	return wire.Errorf(wire.BadName, "there is no context %q", s.name)
+}
+
+// checkRevision holds the revision of a conditional write against a tree that has been
+// learned here. mu is held.
+func (s *shared) checkRevision(o *op, t *kv.Tree) error {
+	switch {
+	case o.ifRevision == nil || o.task == create:
+		return nil
+	case t.Changed(o.edits, *o.ifRevision):
+		return s.changed(*o.ifRevision, t)
+	case s.isLate(o):
+		return wire.Errorf(wire.BadRevision, "context %q: a write that is older than revision %d had not come when the app read it: read it again", s.name, *o.ifRevision)
+	}
+	return nil
 }
 
 func (s *shared) changed(revision uint64, tree *kv.Tree) error {

@@ -130,6 +130,7 @@ type state struct {
 	pending  bool
 	since    time.Time
 	denied   bool
+	lates    uint64 // see shared
 }
 
 func (s state) public(of *shared) State {
@@ -319,7 +320,12 @@ func (w *Watch) Events(ctx context.Context) iter.Seq[Event] {
 func (w *Watch) event(st *step) (Event, bool) {
 	before, now := w.last, st.state
 	if now.view != nil && !w.s.c.may(w.app, now.meta, toRead) {
-		now = state{since: now.since, denied: true}
+		now = state{since: now.since, denied: true, lates: now.lates}
+	}
+	if now.lates != before.lates {
+		w.s.mu.Lock()
+		w.s.reads(w.app, now.lates)
+		w.s.mu.Unlock()
 	}
 	w.last = now
 	e := Event{State: now.public(w.s)}

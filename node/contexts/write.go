@@ -51,6 +51,8 @@ type Option func(*op)
 // one of its paths was changed after revision, which is that of a State, or 0
 // for "must not exist". After a compaction the context's paths count as changed at
 // its newest write, so a refusal may be about another path: read, and try again.
+// The same goes for a state that a write was missing from which is older than its
+// revision, if the node has found that out within 10 minutes after the app read it.
 // Take the revision from a State that is not Pending: what is pending may be taken
 // back. Of a write to several paths, those count as written that nothing newer
 // hides; it is refused if that is none.
@@ -83,6 +85,7 @@ type op struct {
 	// not to be made any more.
 	still func(meta *kv.Entry) error
 	until time.Time // when to give up on a stream that does not answer
+	read  uint64    // what its app had read of the context, see shared
 	bytes int
 
 	uses  *shared // the context that it keeps open
@@ -358,7 +361,8 @@ func (s *shared) snapshot(until time.Time) (*kv.Tree, error) {
 	return t, err
 }
 
-// snapshotUpTo is snapshot, and the stream sequence that it reaches.
+// snapshotUpTo is snapshot, and the stream sequence that it reaches. What is new in it
+// the replica has, too, when it returns.
 func (s *shared) snapshotUpTo(until time.Time) (*kv.Tree, uint64, error) {
 	ctx, cancel := context.WithDeadline(s.c.ctx, until)
 	defer cancel()
@@ -373,6 +377,7 @@ func (s *shared) snapshotUpTo(until time.Time) (*kv.Tree, uint64, error) {
 			return nil, 0, err
 		}
 		if t, whole := snap.Tree(s.token); whole {
+			s.replica.Learn(snap)
 			return t, snap.UpTo, nil
 		}
 		s.sleep(retryPause) // so many keys that they are not of one moment
@@ -414,8 +419,11 @@ func (s *shared) plan(o *op, t *kv.Tree) (writes []kv.Write, err error) {
 	if err := s.authorize(o, t.Exists(), meta); err != nil {
 		return nil, err
 	}
-	if o.ifRevision != nil && o.task != create && t.Changed(o.edits, *o.ifRevision) {
-		return nil, errFinal{s.changed(*o.ifRevision, t)}
+	s.mu.Lock()
+	err = s.checkRevision(o, t)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, errFinal{err}
 	}
 	switch {
 	case !t.Exists() && (o.task == destroy || o.mustExist):

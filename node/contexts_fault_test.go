@@ -73,9 +73,9 @@ func wantSeen(t *testing.T, w *node.ContextWatch, want ...string) {
 	}
 }
 
-// missing makes a node miss the next writes of contexts that are republished.
-func missing(h *hub, id string, lose int) {
-	h.line(id).Drop(func(subject string) bool {
+// missing makes the node of a line miss the next writes of contexts that are republished.
+func missing(l *line, lose int) {
+	l.Drop(func(subject string) bool {
 		if lose == 0 || !strings.HasPrefix(subject, "weft.desk.kv.ctx.") {
 			return false
 		}
@@ -220,7 +220,7 @@ func TestContextConditionalAfterLoss(t *testing.T) {
 				}
 				read()
 				time.Sleep(time.Minute)
-				missing(h, "b", 1)
+				missing(h.line("b"), 1)
 				update(t, ann, object{"n": 1})
 				other := update(t, bob, object{"other": 1})
 				raise := func(to int) error {
@@ -257,7 +257,7 @@ func TestContextRepublishLost(t *testing.T) {
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
 		time.Sleep(time.Minute)
-		missing(h, "b", 1)
+		missing(h.line("b"), 1)
 		update(t, ann, object{"b": 1})
 		wantSeen(t, w)
 		time.Sleep(12 * time.Second)
@@ -279,20 +279,20 @@ func TestContextRepublishLost(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		wantSeen(t, w, "changed c=2 d=2 e=2")
 		// A key's earlier write is missed: its next one tells.
-		missing(h, "b", 1)
+		missing(h.line("b"), 1)
 		update(t, ann, object{"f": 1})
 		update(t, ann, object{"f": 2})
 		time.Sleep(time.Second)
 		wantSeen(t, w, "changed f=2")
 		// Another key's: a write of somebody who knew of it tells, and is not shown first.
-		missing(h, "b", 1)
+		missing(h.line("b"), 1)
 		update(t, ann, object{"g": 1})
 		update(t, ann, object{"h": 1})
 		wantSeen(t, w)
 		time.Sleep(time.Second)
 		wantSeen(t, w, "changed g=1 h=1")
 		// A node's own write: what it has missed before shows first, or with it.
-		missing(h, "b", 2)
+		missing(h.line("b"), 2)
 		update(t, ann, object{"i": 1})
 		update(t, bob, object{"j": 1})
 		if s, err := bob.Contexts().Get(t.Context(), "x"); err != nil || s.Pending || s.At("i").String() != "1" || s.At("j").String() != "1" {

@@ -92,6 +92,10 @@ type snapshotRequest struct {
 // says exists.
 const comesWithin = 2 * time.Second
 
+// startAgain is when to create again what there was when the list of contexts said there
+// was none.
+const startAgain = 10 * time.Millisecond
+
 func newContexts(p *peer) *contexts {
 	return &contexts{p: p, app: p.client.Contexts(), domain: domainGlobal, names: map[string]string{}, open: map[string]*shared{}, ghosts: map[string]string{}, orphans: map[string][]func(){}}
 }
@@ -330,56 +334,83 @@ func (x *contexts) create(f *frame) {
 		x.failed(f, err)
 		return
 	}
-	p := x.p
 	if x.destroyedMeanwhile(f, name) {
 		return
 	}
-	x.app.StartCreate(node.ContextCreation{Name: name, Object: data, Terms: terms, Done: func(created bool, _ node.ContextAck, err error) {
-		p.post(func() { x.created(f, name, data, created, err) })
+	x.start(&creation{f, name, data, terms, time.Now().Add(comesWithin)})
+}
+
+// creation is a create-context that is not answered yet.
+type creation struct {
+	*frame
+	name  string
+	data  *kv.Value
+	terms node.ContextTerms
+	until time.Time // when to give up on a list of contexts that does not have it
+}
+
+// start starts a creation, also again when what was there has ended before the answer.
+func (x *contexts) start(f *creation) {
+	p := x.p
+	x.app.StartCreate(node.ContextCreation{Name: f.name, Object: f.data, Terms: f.terms, Done: func(created bool, _ node.ContextAck, err error) {
+		p.post(func() { x.created(f, created, err) })
 	}})
 }
 
 // created answers a create-context.
-func (x *contexts) created(f *frame, name string, data *kv.Value, created bool, err error) {
+func (x *contexts) created(f *creation, created bool, err error) {
+	name := f.name
 	if err != nil {
-		x.failed(f, err)
+		x.failed(f.frame, err)
 		return
 	}
-	if !created {
+	_, announced := x.names[contextID(name)]
+	switch {
+	case created:
+	case !announced && !x.app.Exists(name) && time.Now().Before(f.until):
+		// It is too new for this node's list of contexts, or has just ended.
+		p := x.p
+		time.AfterFunc(startAgain, func() { p.post(func() { x.start(f) }) })
+		return
+	default:
 		x.added(name, "")
-		x.joinExisting(f, name, data)
+		x.joinExisting(f)
 		return
 	}
 	x.added(name, x.p.id)
 	c, err := x.openContext(name)
 	if err != nil {
-		x.failed(f, err)
+		x.failed(f.frame, err)
 		return
 	}
 	c.member = true
 	x.p.s.send(begin(f.domain, "context-created").raw("request_id", f.request).str("peer_id", string(x.p.id)).str("context_id", c.id))
-	c.held, c.ready = data, true
+	c.held, c.ready = f.data, true
 	c.answered = x.p.s.out.count()
 	c.poll()
 }
 
 // joinExisting joins the second of two creators to the context that there is.
 // What it wanted to create fills what the context lacks.
-func (x *contexts) joinExisting(f *frame, name string, data *kv.Value) {
-	p := x.p
+func (x *contexts) joinExisting(f *creation) {
+	p, name := x.p, f.name
 	if x.remembered(name) != nil {
-		x.subscribe(f, name)
+		x.subscribe(f.frame, name)
 		return
 	}
 	x.app.Start(node.ContextWrite{
 		Name: name, MustExist: true,
-		Edit: func(now *kv.Value) ([]kv.Edit, error) { return fill(now, data), nil },
+		Edit: func(now *kv.Value) ([]kv.Edit, error) { return fill(now, f.data), nil },
 		Done: func(_ node.ContextAck, err error) {
 			p.post(func() {
+				if _, announced := x.names[contextID(name)]; !announced { // its end was told meanwhile
+					x.start(f)
+					return
+				}
 				if err != nil {
 					p.log.Debug("what a second creator adds was not written", slog.String("context", name), slog.Any("error", err))
 				}
-				x.join(f, name, true)
+				x.join(f.frame, name, true)
 			})
 		},
 	})

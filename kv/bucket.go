@@ -214,7 +214,7 @@ func (b *Bucket) infoOf(ctx context.Context, stream subjects.Stream, filter subj
 	}
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
-	sent := time.Now()
+	sent, seen := time.Now(), b.health.top.Load()
 	reply, err := b.link.Request(ctx, &nats.Msg{Subject: string(stream.Info()), Data: body})
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
@@ -234,6 +234,9 @@ func (b *Bucket) infoOf(ctx context.Context, stream subjects.Stream, filter subj
 	}
 	b.learn(answer.TimeStamp, sent)
 	b.learnServers(&answer.StreamInfo)
+	if b.keeps && string(stream) == b.name.Stream() {
+		b.health.learnLast(answer.State.LastSeq, seen)
+	}
 	return &answer.StreamInfo, nil
 }
 

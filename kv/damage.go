@@ -91,6 +91,11 @@ type health struct {
 	// tail says that the leader has lost writes that others may still have: then
 	// only what the leader has counts.
 	tail bool
+	// low is since when every answer of the leader has been less than goal, which was seen
+	// before it was asked, lowAt is the newest such answer, and cut the least of them. With
+	// tail, cut is the last sequence that is still what it was.
+	low, lowAt time.Time
+	goal, cut  uint64
 	// untraced says that servers do not tell who has answered.
 	untraced bool
 }
@@ -116,7 +121,7 @@ func (b *Bucket) learnServers(info *jetstream.StreamInfo) {
 		return // of another stream of the realm
 	}
 	if !h.created.Equal(info.Created) {
-		h.created, h.tail = info.Created, false
+		h.created, h.tail, h.low = info.Created, false, time.Time{}
 		h.top.Store(0)
 		h.suspects = map[string]*suspect{}
 		b.alarms.Clear(b, alarm.TailLost, b.name.Stream(), "")
@@ -167,10 +172,37 @@ func (h *health) takes(server string) bool {
 	}
 }
 
-func (h *health) isTail() bool {
+// isTail says whether the leader has lost writes, and the last sequence that is still what
+// it was.
+func (h *health) isTail() (cut uint64, tail bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.tail
+	return h.cut, h.tail
+}
+
+// learnLast notes what the leader has, of which seen had been seen before it was asked.
+// Under load it has less for a moment than who follows it, and so does one that was
+// replaced and does not know it yet: it has lost writes if it does not get there.
+func (h *health) learnLast(last, seen uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.tail:
+	case !h.low.IsZero() && last < h.goal && time.Since(h.lowAt) <= 2*tailFor:
+		h.lowAt, h.cut = time.Now(), min(h.cut, last)
+	case last < seen:
+		h.low, h.lowAt, h.goal, h.cut = time.Now(), time.Now(), seen, last
+	default:
+		h.low = time.Time{}
+	}
+}
+
+// isLow says whether the leader has had less than was seen for so long that it must have
+// lost the rest, and the least that it had.
+func (h *health) isLow() (cut uint64, low bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.cut, !h.low.IsZero() && h.lowAt.Sub(h.low) >= tailFor
 }
 
 // doubt makes the next audit come soon.
@@ -278,7 +310,7 @@ func (b *Bucket) lost(cut, seen uint64) {
 		h.mu.Unlock()
 		return
 	}
-	h.tail = true
+	h.tail, h.cut = true, cut
 	leader := h.leader
 	h.mu.Unlock()
 	b.alarms.Raise(b, alarm.Alarm{

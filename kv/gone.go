@@ -60,26 +60,24 @@ func (r *Replica) read(ctx context.Context) error {
 		}
 		if !isLow {
 			if err == nil {
-				r.low = time.Time{}
 				r.merge(s, r.prove(ctx, s))
 			}
 			return err
 		}
-		if r.low.IsZero() || leader < r.cut {
-			r.cut = leader
-		}
-		if r.low.IsZero() {
-			r.low = time.Now()
-		}
+		h := &r.bucket.health
+		cut, tail := h.isTail()
+		lowest, low := h.isLow()
 		switch {
-		case r.bucket.health.isTail() && err == nil: // and so it is from the leader
-			r.low = time.Time{}
-			r.merge(s, proof{cut: r.cut})
+		case tail && err == nil: // and so it is from the leader
+			r.merge(s, proof{cut: min(cut, leader)})
 			return nil
-		case time.Since(r.low) < tailFor:
+		case tail:
+			return err
+		case !low:
+			r.Refresh("the leader has less than was seen") // until it has not, or has lost it
 			return r.bucket.newTailError(leader, top)
 		}
-		r.bucket.lost(r.cut, top)
+		r.bucket.lost(lowest, top)
 	}
 }
 

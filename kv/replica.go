@@ -83,8 +83,6 @@ type Replica struct {
 	gone    func(ctx context.Context, keys map[subjects.Key]uint64, created time.Time) ([]subjects.Key, error)
 	reading chan struct{} // has room while nobody reads; guards what follows
 	short   time.Time     // since when less than the leader has is read
-	low     time.Time     // since when the leader has less than was seen ...
-	cut     uint64        // ... and the least that it had since
 
 	mu      sync.Mutex // also serialises update
 	seqs    map[subjects.Key]mark

@@ -38,7 +38,7 @@ type deskConfig struct {
 // request is one line of a desk's input.
 type request struct {
 	ID      int
-	Do      string // write, get, watch, overwritten, state; of clients: connect, write, watch
+	Do      string // write, get, watch, overwritten, alarms; of clients: connect, write, watch
 	App     int
 	Context string
 	Kind    string // of write: set, update, paths
@@ -78,13 +78,12 @@ type response struct {
 	Code  wire.Code `json:",omitempty"`
 	Error string    `json:",omitempty"`
 
-	Ack     *ack            `json:",omitempty"`
-	State   *state          `json:",omitempty"`
-	Event   *event          `json:",omitempty"`
-	Notices []notice        `json:",omitempty"`
-	Ready   *ready          `json:",omitempty"`
-	Online  bool            `json:",omitempty"`
-	Stats   json.RawMessage `json:",omitempty"`
+	Ack     *ack         `json:",omitempty"`
+	State   *state       `json:",omitempty"`
+	Event   *event       `json:",omitempty"`
+	Notices []notice     `json:",omitempty"`
+	Ready   *ready       `json:",omitempty"`
+	Alarms  []node.Alarm `json:",omitempty"`
 }
 
 // ready is the first line.
@@ -227,9 +226,8 @@ func (d *desk) serve(ctx context.Context, r request) {
 		err = d.watch(ctx, app, r.Context)
 	case "overwritten":
 		answer.Notices, err = overwritten(app)
-	case "state":
-		answer.Online = d.node.State().Online
-		answer.Stats, err = json.Marshal(d.node.Stats().Contexts)
+	case "alarms":
+		answer.Alarms = d.node.Alarms()
 	default:
 		err = fmt.Errorf("no request %q", r.Do)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/weft-fabric/weft/alarm"
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/link"
 	"github.com/weft-fabric/weft/subjects"
@@ -759,6 +760,7 @@ func (r *run) judge() {
 			notices = append(notices, n)
 		}
 	}
+	r.falseAlarms()
 	audit(r.record, made, notices, &r.problems)
 	remoteWins(r.record, made, &r.problems)
 	realTime(made, &r.problems)
@@ -792,6 +794,22 @@ func (r *run) judge() {
 	}
 	if len(r.faults) == 0 {
 		r.problems.add("there was no fault")
+	}
+}
+
+// falseAlarms finds alarms of what no fault of a run does: servers keep what they have.
+// mu is held.
+func (r *run) falseAlarms() {
+	for _, d := range r.desks {
+		a, err := d.now().ask(request{Do: "alarms", Timeout: soon})
+		if err != nil {
+			r.problems.add("%s: alarms: %v", d.cfg.Node, err)
+		}
+		for _, raised := range a.Alarms {
+			if raised.Kind == alarm.TailLost || raised.Kind == alarm.KeysMissing {
+				r.problems.add("%s has a false alarm: %s of %s on %s since %s: %s", d.cfg.Node, raised.Kind, raised.Stream, raised.Server, raised.Since.Sub(r.began), raised.Text)
+			}
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 package faults_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -24,6 +25,8 @@ type fault struct {
 	loses bool
 	// so says whether anything has been touched by now; nil if that is known at the end.
 	so func() bool
+	// patience is how much longer it may last until so is true, touchWithin if not given.
+	patience time.Duration
 }
 
 // disturb begins faults and ends them until ctx ends.
@@ -42,15 +45,20 @@ func (r *run) disturb(ctx context.Context) {
 	}
 }
 
-// touchWithin is how much longer a fault may last until it has touched something.
-const touchWithin = 5 * time.Second
+const (
+	// touchWithin is how much longer a fault may last until it has touched something.
+	touchWithin = 5 * time.Second
+	// recordWithin is that of a compaction, which waits until the history has what it
+	// purges: NATS may take most of a minute to go on with it after servers were down.
+	recordWithin = time.Minute
+)
 
 func (r *run) makeFault() {
 	length := r.faultLeast + time.Duration(r.rng.Int64N(int64(r.faultMost-r.faultLeast)+1))
 	began := r.since()
 	f := r.next()
 	<-time.After(length)
-	for late := time.Now().Add(touchWithin); f.so != nil && !f.so() && time.Now().Before(late); {
+	for late := time.Now().Add(cmp.Or(f.patience, touchWithin)); f.so != nil && !f.so() && time.Now().Before(late); {
 		<-time.After(20 * time.Millisecond)
 	}
 	touched := f.end()
@@ -225,15 +233,19 @@ func (r *run) roll() fault {
 // storm writes so much to one context that it is compacted again and again.
 func (r *run) storm(rng *rand.Rand, d *desktop) fault {
 	name := r.names[r.linear+rng.IntN(len(r.names)-r.linear)]
-	began := r.recorder.Last()
-	for i := range 6 * r.compactAt {
+	began, i := r.recorder.Last(), 0
+	write := func() {
 		o := &op{context: name, kind: "paths"}
 		r.mu.Lock()
 		o.id = len(r.ops)
 		r.ops = append(r.ops, o)
 		r.mu.Unlock()
 		o.edits = []change{{[]string{fmt.Sprint("s", i%(3*r.compactAt)), fmt.Sprint("n", rng.IntN(3))}, model.Tag(o.id)}}
+		i++
 		r.send(o, d.i+rng.IntN(deskApps)*len(r.desks))
+	}
+	for range 6 * r.compactAt {
+		write()
 		<-time.After(2 * time.Millisecond)
 	}
 	happened := func() bool {
@@ -244,5 +256,13 @@ func (r *run) storm(rng *rand.Rand, d *desktop) fault {
 		}
 		return false
 	}
-	return fault{name: "compaction storm: " + name, so: happened, end: happened}
+	goesOn := func() bool {
+		if happened() {
+			return true
+		}
+		write() // what could not be compacted is when the context is written to
+		<-time.After(100 * time.Millisecond)
+		return false
+	}
+	return fault{name: "compaction storm: " + name, so: goesOn, patience: recordWithin, end: happened}
 }

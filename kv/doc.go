@@ -190,8 +190,9 @@
 // it, and is an alarm until it is written again or proven to be gone. Readers
 // that come later do not have it.
 //
-// A leader whose last sequence is below what was acknowledged or republished, for 5 s,
-// has lost its last writes and goes on from what it has. So do replicas: they take
+// A leader that does not reach what was acknowledged, republished or read before it was
+// asked, in any answer to the node for 5 s, has lost its last writes and goes on from
+// what it has; under load it may be late. So do replicas: they take
 // back what is beyond the lowest last sequence that it said, name the keys in the log,
 // take from then on only what the leader itself answers, because NATS does not
 // bring the others in line, and raise an alarm that stays until the node ends. One

@@ -235,14 +235,14 @@ func (b *Bucket) Committed(ctx context.Context, id string, writes []Write, after
 // made any more: it may wait in a server that stood still. made says that it was made
 // before, at seq. It is of use for [CommitMemory] after the writes were sent.
 //
-// It is a message under the same id at a key that no context has, of the node's own so
-// that the bucket keeps enough of them.
+// It is a message under the same id at a key that no context has, of the id's own so that
+// no other fence takes its place, which expires.
 func (b *Bucket) Fence(ctx context.Context, node subjects.Node, id string, key subjects.Key) (seq uint64, made bool, err error) {
-	at, _ := subjects.ContextPath(subjects.Token{}, []string{"fence", string(node)})
+	at, _ := subjects.ContextPath(subjects.Token{}, []string{"fence", string(node), id})
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	ack, err := b.publishAck(ctx, &nats.Msg{Subject: string(b.name.Subject(at)), Header: nats.Header{
-		hdrMsgID: {id + "." + string(key)}, wire.HeaderOp: {id}, hdrOperation: {"DEL"},
+		hdrMsgID: {id + "." + string(key)}, wire.HeaderOp: {id}, hdrOperation: {"PURGE"}, hdrTTL: {markerTTL.String()},
 	}})
 	if err != nil {
 		return 0, false, err
@@ -250,25 +250,18 @@ func (b *Bucket) Fence(ctx context.Context, node subjects.Node, id string, key s
 	if !ack.Duplicate {
 		return ack.Sequence, false, nil
 	}
-	// It was made, or this is not the first attempt: what is stored there tells, if the
-	// replica that answers does not lag.
-	body, err := json.Marshal(map[string]any{"seq": ack.Sequence})
-	for try := 0; err == nil && try < snapshotTries; try++ {
-		var found, fenced bool
-		err = b.direct(ctx, string(b.name.DirectGet()), body, 1, func(m *nats.Msg) (bool, error) {
-			if status(m) == "404" {
-				return true, nil
-			}
-			e, err := b.answer(m)
-			found, fenced = true, e.Key == at
-			return true, err
-		})
-		if found {
-			return ack.Sequence, !fenced, err
+	// It was made, or this is not the first attempt: what was stored there tells. What is
+	// not there any more was made and purged since, or the replica that answers lacks it.
+	for range snapshotTries {
+		if e, ok, err := b.writeAt(ctx, ack.Sequence); ok || err != nil {
+			return ack.Sequence, ok && e.Key != at, err
 		}
-		pause(ctx, snapshotRetry)
+		if !pause(ctx, snapshotRetry) {
+			break
+		}
 	}
-	return ack.Sequence, true, err // a compaction has taken it away since
+	r, err := b.history.recordOf(ctx, ack.Sequence)
+	return ack.Sequence, err == nil && r.Key != at, err
 }
 
 // Between says whether a key was written after one sequence and before another,

@@ -162,8 +162,8 @@
 // that has heard of most of the stream's servers within 2.5 s.
 //
 // [Bucket.Fence] finds out whether something was written, and else makes sure that it is
-// not written any more, by a message under the same id at =.fence.<node>, a key that no
-// context has.
+// not written any more, by a message under the same id at =.fence.<node>.<id>, a key that
+// no context has and that expires after ten minutes.
 //
 // # Damage
 //

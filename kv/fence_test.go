@@ -1,7 +1,9 @@
 package kv_test
 
 import (
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/weft-fabric/weft/kv"
 	"github.com/weft-fabric/weft/subjects"
@@ -34,12 +36,26 @@ func TestFence(t *testing.T) {
 			t.Fatal(err)
 		}
 		fence("made", first)
+		if err := b.History().Await(t.Context(), first+1); err != nil { // as who compacts does
+			t.Fatal(err)
+		}
 		if _, err := commit("compaction", fresh(t, b).Compaction(kv.MaxBatch, "other")...); err != nil {
 			t.Fatal(err)
 		}
 		fence("made", first)
 		fence("single", 0)
 		fence("batch", 0)
+		for i := range 50 { // of other contexts of the node
+			fence(strconv.Itoa(i), 0)
+		}
+		fence("single", 0)
+		fence("made", first)
+		defer func() { // nothing of them stays
+			time.Sleep(11 * time.Minute)
+			if seq, err := b.Last(t.Context(), "=.fence.>"); seq != 0 || err != nil {
+				t.Errorf("a fence is left: %d, %v", seq, err)
+			}
+		}()
 		last, err := b.Last(t.Context(), subjects.ContextKeys(client))
 		if err != nil {
 			t.Fatal(err)

@@ -264,6 +264,23 @@ func (h *History) find(ctx context.Context, s span, sequence uint64) (r Record, 
 	return r, true, err
 }
 
+// recordOf finds the record of a sequence of the bucket; ErrNotRecorded if there is none, or not
+// before ctx ends.
+func (h *History) recordOf(ctx context.Context, sequence uint64) (Record, error) {
+	if err := h.Await(ctx, sequence); err != nil {
+		return Record{}, err
+	}
+	s, err := h.span(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	r, ok, err := h.find(ctx, s, sequence)
+	if err == nil && (!ok || r.Seq != sequence) {
+		err = wire.Errorf(wire.Unavailable, "stream %s has not recorded sequence %d (%w)", h.stream, sequence, ErrNotRecorded)
+	}
+	return r, err
+}
+
 // findTime finds the newest record of a span that was recorded before a time; false if
 // there is none.
 func (h *History) findTime(ctx context.Context, s span, t time.Time) (r Record, ok bool, err error) {

@@ -100,11 +100,11 @@ type health struct {
 	untraced bool
 }
 
-// suspect is a server that lacks messages.
+// suspect is a server whose replica does not have what the others have.
 type suspect struct {
 	since   time.Time
-	lacks   uint64 // the least since
-	lacked  uint64 // at first
+	off     uint64 // by how many messages, the least since
+	wasOff  uint64 // at first
 	certain bool
 }
 
@@ -321,8 +321,8 @@ func (b *Bucket) lost(cut, seen uint64) {
 	h.refresh("the leader has lost writes")
 }
 
-// audit counts the messages of all replicas when it is time: one that has fewer than
-// another has lost some, which nothing else of NATS shows. While somebody else counts
+// audit counts the messages of all replicas when it is time: one that has not as many as
+// the others has missed some, which nothing else of NATS shows. While somebody else counts
 // it waits if the caller is in doubt, or nobody has counted yet: otherwise what comes of
 // it is in time when it is there, see judge.
 func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
@@ -338,15 +338,15 @@ func (b *Bucket) audit(ctx context.Context, inDoubt bool) {
 		return
 	}
 	wait, hushed := auditEvery, 0
-	t, err := b.lacks(ctx)
-	if err == nil && t.isShort() && pause(ctx, lagFor) {
-		before := t.lacks
-		if t, err = b.lacks(ctx); err == nil {
-			for server, n := range t.lacks { // it may have been late with the newest writes
+	t, err := b.tally(ctx)
+	if err == nil && t.isOff() && pause(ctx, lagFor) {
+		before := t.off
+		if t, err = b.tally(ctx); err == nil {
+			for server, n := range t.off { // it may have been late with the newest writes
 				if was, answered := before[server]; answered {
-					t.lacks[server] = min(n, was)
+					t.off[server] = min(n, was)
 				} else {
-					delete(t.lacks, server)
+					delete(t.off, server)
 				}
 			}
 		}
@@ -393,19 +393,19 @@ func (h *health) turn(ctx context.Context, inDoubt bool) bool {
 // errMoving is when the stream was made anew while messages were counted.
 var errMoving = errors.New("the stream has changed")
 
-// tally is how many messages each replica lacks.
+// tally is by how many messages each replica is off.
 type tally struct {
-	lacks map[string]uint64 // by server, at least
-	most  uint64            // that one of them has
+	off  map[string]uint64 // by server, at least; nil if that cannot be told
+	have uint64            // what it is held against
 	// exact says that nothing was written meanwhile. Otherwise 0 is little or nothing.
 	exact bool
 	slack uint64 // what counts as nothing
 	all   bool   // every one has answered that can
 }
 
-// isShort says whether any replica lacks messages.
-func (t *tally) isShort() bool {
-	for _, n := range t.lacks {
+// isOff says whether any replica is.
+func (t *tally) isOff() bool {
+	for _, n := range t.off {
 		if n > 0 {
 			return true
 		}
@@ -413,10 +413,9 @@ func (t *tally) isShort() bool {
 	return false
 }
 
-// lacks holds the messages of each replica against those of the one with the most. It
-// tries to do that while nothing is written; else what two that are sound can differ
-// by counts as nothing.
-func (b *Bucket) lacks(ctx context.Context) (t tally, err error) {
+// tally counts the messages of each replica. It tries to do that while nothing is written;
+// else what two that are sound can differ by counts as nothing.
+func (b *Bucket) tally(ctx context.Context) (t tally, err error) {
 	err = errMoving
 	for range snapshotTries {
 		before, infoErr := b.info(ctx, "")
@@ -435,16 +434,39 @@ func (b *Bucket) lacks(ctx context.Context) (t tally, err error) {
 		// what was removed, which is as much, and by how much less there is now.
 		slack := 2*(after.State.LastSeq-before.State.LastSeq) + before.State.Msgs - min(before.State.Msgs, after.State.Msgs)
 		exact := slack == 0 && after.State.Msgs == before.State.Msgs || all && len(counts) == 1
-		t, err = tally{most: slices.Max(slices.Collect(maps.Values(counts))), exact: exact, slack: slack, all: all}, nil
-		for server, n := range counts {
-			counts[server] = t.most - min(t.most, n+slack)
+		replicas := 1
+		if after.Cluster != nil {
+			replicas += len(after.Cluster.Replicas)
 		}
-		t.lacks = counts
-		if t.exact || t.isShort() {
+		t, err = tally{exact: exact, slack: slack, all: all}, nil
+		t.off, t.have = off(counts, replicas, slack, exact)
+		if t.exact || t.isOff() {
 			break
 		}
 	}
 	return t, err
+}
+
+// off holds the messages of each replica against those of the majority. One that has missed
+// writes can have fewer than the others, or more, for it has missed removals, too. Without
+// a majority the most count, if nothing was written meanwhile; else it cannot be told.
+func off(counts map[string]uint64, replicas int, slack uint64, exact bool) (off map[string]uint64, have uint64) {
+	list := slices.Sorted(maps.Values(counts))
+	low, have, agree := list[len(list)-1], list[len(list)-1], 0
+	for i, from := range list {
+		to, _ := slices.BinarySearch(list, from+slack+1)
+		if n := to - i; n > agree && 2*n > replicas {
+			low, have, agree = from, list[to-1], n
+		}
+	}
+	if agree == 0 && !exact {
+		return nil, have
+	}
+	off = map[string]uint64{}
+	for server, n := range counts {
+		off[server] = max(low-min(low, n+slack), n-min(n, have+slack))
+	}
+	return off, have
 }
 
 // counts is how many messages each replica has, of which the leader has said it.
@@ -488,7 +510,7 @@ func (b *Bucket) size(ctx context.Context) (server string, n uint64, err error) 
 	return server, n, err
 }
 
-// judge takes what the replicas lack that have answered, and says whether there is no
+// judge takes by how much the replicas are off that have answered, and says whether there is no
 // doubt left.
 func (b *Bucket) judge(t *tally) (clear bool) {
 	h := &b.health
@@ -496,28 +518,28 @@ func (b *Bucket) judge(t *tally) (clear bool) {
 	h.mu.Lock()
 	for server, s := range h.suspects {
 		// It has caught up, has the stream no more, or is down.
-		n, answered := t.lacks[server]
-		if answered && n == 0 && (t.exact || s.lacked > 2*t.slack) || !answered && !slices.Contains(h.servers, server) && !strings.Contains(server, ", ") {
+		n, answered := t.off[server]
+		if answered && n == 0 && (t.exact || s.wasOff > 2*t.slack) || !answered && !slices.Contains(h.servers, server) && !strings.Contains(server, ", ") {
 			delete(h.suspects, server)
 			b.alarms.Clear(b, alarm.ReplicaDamaged, stream, server)
 		}
 	}
-	for server, n := range t.lacks {
+	for server, n := range t.off {
 		s := h.suspects[server]
 		switch {
 		case n == 0:
 		case s == nil:
-			h.suspects[server] = &suspect{since: now, lacks: n, lacked: n}
-			why = "a replica lacks messages" // what it has answered so far may be old
+			h.suspects[server] = &suspect{since: now, off: n, wasOff: n}
+			why = "a replica has not got what the others have" // what it has answered so far may be old
 		case s.certain:
-		case n < s.lacks: // it catches up
-			s.since, s.lacks = now, n
+		case n < s.off: // it catches up
+			s.since, s.off = now, n
 		case now.Sub(s.since) >= condemnAfter:
 			s.certain = true
 			b.alarms.Raise(b, alarm.Alarm{
 				Kind: alarm.ReplicaDamaged, Stream: stream, Server: server,
-				Text: "the replica lacks " + strconv.FormatUint(n, 10) + " of " + strconv.FormatUint(t.most, 10) +
-					" messages that another has, and does not get them back by itself; what it answers is not used. Take it out of the stream and in again",
+				Text: "the replica is off by " + strconv.FormatUint(n, 10) + " from the " + strconv.FormatUint(t.have, 10) +
+					" messages that others have, and is not mended by itself; what it answers is not used. Take it out of the stream and in again",
 			})
 		}
 	}

@@ -170,10 +170,12 @@
 // NATS does not notice when one server of a stream has lost messages, and lets it
 // answer and lead. So who reads a context bucket counts: when it was connected, when
 // a server comes back, when it can read again, when an answer was too short, and every
-// 20 s, the messages of each replica are held against those of the one with the most,
-// give or take what is written meanwhile. What lacks messages for half a second is not
+// 20 s, the messages of each replica are held against those of the majority, give or
+// take what is written meanwhile. One that has missed writes can have fewer, or more, for
+// it has missed removals, too. Without a majority the most count, if nothing is written
+// meanwhile; else it is counted again 4 s later. What is off for half a second is not
 // used, because it can also
-// have old values; if it does not catch up for 8 s it is an alarm (package alarm, see
+// have old values; if it is not mended for 8 s it is an alarm (package alarm, see
 // [Bucket.Report]) that names the stream and the server, and over when it has
 // everything again. A server gives a Direct Get to any replica, not to its own, so
 // that asking again gets past a damaged one; who has answered is found out by

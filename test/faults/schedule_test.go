@@ -248,6 +248,7 @@ func (r *run) storm(rng *rand.Rand, d *desktop) fault {
 		write()
 		<-time.After(2 * time.Millisecond)
 	}
+	rng = rand.New(rand.NewPCG(r.seed, 4)) // how many more there are depends on time, and the schedule must not
 	happened := func() bool {
 		for seq := r.recorder.Last(); seq > began; seq-- {
 			if m := r.recorder.Get(seq); m != nil && m.Compact > 0 && m.Op == model.OpPut && m.Context == name {

@@ -26,7 +26,7 @@ type Kind string
 
 // The kinds of alarms.
 const (
-	// ReplicaDamaged is a server whose replica of a stream holds less than another.
+	// ReplicaDamaged is a server whose replica of a stream does not hold what others hold.
 	ReplicaDamaged Kind = "replica-damaged"
 	// KeysMissing is a stream without keys that were seen, although nothing proves
 	// that somebody removed them.

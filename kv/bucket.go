@@ -81,6 +81,10 @@ type Bucket struct {
 	health  health
 	history *History // nil for a bucket without
 
+	listings joiner[listing]
+	reads    joiner[lasts]
+	keys     atomic.Int64 // how many the leader had, -1 if it was not asked yet
+
 	mu     sync.Mutex
 	server time.Time // the server's time ...
 	at     time.Time // ... at this local time, whose monotonic part counts
@@ -101,8 +105,11 @@ func Contexts(l *link.Link, r subjects.Realm) *Bucket {
 
 func newBucket(b *Bucket) *Bucket {
 	h := &b.health
-	h.auditing, h.line, h.again = make(chan struct{}, 1), make(chan struct{}, readers), make(chan struct{})
-	h.replicas, h.suspects = map[*Replica]struct{}{}, map[string]*suspect{}
+	h.auditing, h.again = make(chan struct{}, 1), make(chan struct{})
+	h.replicas, h.suspects, h.born = map[*Replica]struct{}{}, map[string]*suspect{}, time.Now()
+	b.listings.take, b.listings.serve = b.takeListings, b.serveListings
+	b.reads.take, b.reads.serve = takeLasts, b.serveLasts
+	b.keys.Store(-1)
 	return b
 }
 
@@ -183,7 +190,7 @@ func (b *Bucket) Verify(ctx context.Context) error {
 	if err := serverVersion(b.link.Conn()); err != nil {
 		return err
 	}
-	info, err := b.info(ctx, "")
+	info, err := b.info(ctx)
 	if err != nil {
 		return err
 	}
@@ -200,13 +207,14 @@ func wrongOptions(stream string, differences []string, r subjects.Realm) error {
 	return wire.Errorf(wire.Unavailable, "stream %s has wrong options: %s; run `weft admin provision %s` (%w)", stream, strings.Join(differences, ", "), r, ErrNotProvisioned)
 }
 
-// info asks the stream's leader; the subjects below a filter are counted if it
-// is given.
-func (b *Bucket) info(ctx context.Context, filter subjects.Subject) (*jetstream.StreamInfo, error) {
-	return b.infoOf(ctx, subjects.Stream(b.name.Stream()), filter, 0)
+// info asks the stream's leader about it. The answer may not be changed.
+func (b *Bucket) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	info, _, err := b.list(ctx, "")
+	return info, err
 }
 
-// infoOf is info of a stream of the realm, without the first subjects below the filter.
+// infoOf asks the leader of a stream of the realm, and for the subjects below a filter, if
+// there is one, but the first.
 func (b *Bucket) infoOf(ctx context.Context, stream subjects.Stream, filter subjects.Subject, offset int) (*jetstream.StreamInfo, error) {
 	var body []byte
 	if filter != "" {
@@ -297,7 +305,7 @@ func (b *Bucket) leaseTime(ctx context.Context) (time.Time, error) {
 	old := b.forgot || b.server.IsZero() || time.Since(b.at) > timeValid
 	b.mu.Unlock()
 	if old {
-		if _, err := b.info(ctx, ""); err != nil {
+		if _, err := b.info(ctx); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -420,7 +428,7 @@ func (b *Bucket) FollowLeader(ctx context.Context, h func()) (*nats.Subscription
 // was elected: what the former one committed last may not have been republished.
 func (b *Bucket) Elected(ctx context.Context) {
 	for try := range electedTries {
-		if info, err := b.info(ctx, ""); err == nil {
+		if info, err := b.info(ctx); err == nil {
 			b.health.elected(info.State.LastSeq)
 			return
 		}
@@ -433,11 +441,8 @@ func (b *Bucket) Elected(ctx context.Context) {
 
 // Count is how many keys below filter the leader has, markers included.
 func (b *Bucket) Count(ctx context.Context, filter subjects.Key) (int, error) {
-	info, err := b.info(ctx, b.name.Subject(filter))
-	if err != nil {
-		return 0, err
-	}
-	return len(info.State.Subjects), nil
+	_, keys, err := b.list(ctx, filter)
+	return len(keys), err
 }
 
 // Foreign counts messages where followers listen that are not the server's

@@ -88,9 +88,12 @@ func (b *Bucket) Commit(ctx context.Context, id string, writes []Write) (first u
 func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 // pause waits for up to d, not always the same time; false when ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
+func pause(ctx context.Context, d time.Duration) bool { return rest(ctx, jittered(d)) }
+
+// rest waits for d; false when ctx has ended.
+func rest(ctx context.Context, d time.Duration) bool {
 	select {
-	case <-time.After(jittered(d)):
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false

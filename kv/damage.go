@@ -68,7 +68,7 @@ func (b *Bucket) newTailError(leader, seen uint64) *tailError {
 // health is what the readers of a bucket know of the replicas of its stream.
 type health struct {
 	auditing chan struct{} // has room while no messages are counted
-	line     chan struct{} // has room while another replica may read everything
+	born     time.Time     // when the bucket was made
 	top      atomic.Uint64 // the newest sequence that a replica of ours has seen
 
 	mu       sync.Mutex
@@ -278,6 +278,10 @@ func (h *health) works() {
 	}
 }
 
+// until is the time to the next of the moments, so far apart, at which replicas do something:
+// those of a node all at once, which makes few requests of it, and each node at others.
+func (h *health) until(every time.Duration) time.Duration { return every - time.Since(h.born)%every }
+
 // wake makes the replicas try again that could not read. mu is held.
 func (h *health) wake() {
 	close(h.again)
@@ -418,12 +422,12 @@ func (t *tally) isOff() bool {
 func (b *Bucket) tally(ctx context.Context) (t tally, err error) {
 	err = errMoving
 	for range snapshotTries {
-		before, infoErr := b.info(ctx, "")
+		before, infoErr := b.info(ctx)
 		if infoErr != nil {
 			return t, infoErr
 		}
 		counts, all := b.counts(ctx, before.State.Msgs)
-		after, infoErr := b.info(ctx, "")
+		after, infoErr := b.info(ctx)
 		if infoErr != nil {
 			return t, infoErr
 		}

@@ -147,14 +147,17 @@
 // seldom alone: the first that is found makes all replicas of the node ask within a second
 // for what was written since the last time. They do that every 10 s as well (and 1 s after
 // they began), which finds a loss that nothing else shows, and when the stream has a new
-// leader, up to what that has; then they also read everything, spread over the next 10 s.
+// leader, up to what that has; then they also read everything, within the next 10 s.
 // An answer counts that has reached the newest sequence which any replica
 // of the node has seen: a server that was cut off answers before it has caught up.
 // A replica belongs to one creation of the stream: of another it reads everything afresh.
 // What is republished between a reconnect and the snapshot after it waits for that.
 //
-// A node has hundreds of replicas, and an outage makes all of them read. 32 do at a time,
-// the others wait, because a server that has more to do than it can is as good as silent.
+// A node has hundreds of replicas, and an outage makes all of them read, while servers have
+// much to do. So those of a node read at the same moments, each node at others, and at most
+// 8 requests of a kind are under way: what is asked meanwhile waits and then goes together.
+// One request reads contexts that have 900 keys, and one question tells what the leader has
+// of all, unless the bucket has more than 100 keys for each that is asked for.
 // Who could not read tries again after 0.1 to 5 s, and as soon as another could.
 //
 // A server that was frozen, or is cut off, takes itself for the leader for up to twenty

@@ -55,5 +55,11 @@ func Answerer(events []string) string {
 	return answerer(c)
 }
 
-// Readers is how many replicas read everything at a time.
-const Readers = readers
+// Lanes is how many requests of a kind a bucket makes at a time.
+const Lanes = lanes
+
+// LastOf reads the newest entries below a filter that were written after a sequence.
+func (b *Bucket) LastOf(ctx context.Context, filter subjects.Key, after uint64) (map[subjects.Key]Entry, error) {
+	entries, _, err := b.lastOf(ctx, []subjects.Key{filter}, after, 0)
+	return entries, err
+}

@@ -35,7 +35,7 @@ type Past struct {
 // if it is a [Tree.Checkpoint], after what that has read. Where the history does not
 // have it, a later checkpoint, or the bucket, may say that nothing was written since.
 func (h *History) At(ctx context.Context, context subjects.Token, sequence uint64) (*Past, error) {
-	info, err := h.bucket.info(ctx, "")
+	info, err := h.bucket.info(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (h *History) At(ctx context.Context, context subjects.Token, sequence uint6
 
 // AtTime is [History.At] at the newest sequence that was written by a time.
 func (h *History) AtTime(ctx context.Context, context subjects.Token, t time.Time) (*Past, error) {
-	info, err := h.bucket.info(ctx, "")
+	info, err := h.bucket.info(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,15 +25,12 @@ const (
 	// moment to spread through the cluster.
 	checkEvery = 10 * time.Second
 	checkFirst = time.Second
-	// refreshJitter spreads what all replicas of all nodes do at once.
-	refreshJitter = 100 * time.Millisecond
-	// soonJitter spreads the checks of a node after a loss, or a new leader.
-	soonJitter   = time.Second
-	refreshRetry = 100 * time.Millisecond
-	refreshMost  = 5 * time.Second
-	// readers is how many replicas of a bucket read everything at a time: what more of
-	// them ask a server waits there, for longer than an answer may take.
-	readers = 32
+	// refreshWithin and soonWithin are within what time a replica reads everything, or looks
+	// what it has missed, that was made to: each node at other moments.
+	refreshWithin = 100 * time.Millisecond
+	soonWithin    = time.Second
+	refreshRetry  = 100 * time.Millisecond
+	refreshMost   = 5 * time.Second
 	// maxBacklog is how many writes wait for a snapshot.
 	maxBacklog = 1024
 	// shortFor is how long a replica may get less than the leader has before that
@@ -251,7 +247,6 @@ func (r *Replica) run(ctx context.Context) {
 	}
 	check := time.NewTimer(checkFirst)
 	defer check.Stop()
-	next := func(d time.Duration) { check.Reset(d - d/10 + rand.N(d/5)) }
 	r.snapshot(ctx)
 	for {
 		select {
@@ -261,25 +256,25 @@ func (r *Replica) run(ctx context.Context) {
 				continue
 			}
 			r.log.DebugContext(ctx, "reading again", slog.Any("filters", r.filters), slog.String("why", why))
-			if !pause(ctx, refreshJitter) {
+			if !rest(ctx, r.bucket.health.until(refreshWithin)) {
 				return
 			}
 			r.snapshot(ctx)
-			next(checkFirst)
+			check.Reset(checkFirst)
 		case <-r.soon:
 			if broken == "resync" {
 				continue
 			}
-			if !pause(ctx, soonJitter) {
+			if !rest(ctx, r.bucket.health.until(soonWithin)) {
 				return
 			}
 			if r.check(ctx) {
 				r.snapshot(ctx)
 			}
-			next(checkEvery)
+			check.Reset(r.bucket.health.until(checkEvery))
 		case <-check.C:
 			if broken == "resync" {
-				next(checkEvery)
+				check.Reset(r.bucket.health.until(checkEvery))
 				continue
 			}
 			if r.bucket.keeps {
@@ -288,7 +283,7 @@ func (r *Replica) run(ctx context.Context) {
 			if r.due.Load() || r.check(ctx) {
 				r.snapshot(ctx)
 			}
-			next(checkEvery)
+			check.Reset(r.bucket.health.until(checkEvery))
 		case <-ctx.Done():
 			return
 		}
@@ -325,18 +320,12 @@ func (r *Replica) snapshot(ctx context.Context) {
 	h := &r.bucket.health
 	for try := 0; ; try++ {
 		select {
-		case h.line <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		select {
 		case <-r.refresh: // what is read now is that
 		default:
 		}
 		r.due.Store(false)
 		began := time.Now()
 		err := r.read(ctx)
-		<-h.line
 		if err == nil {
 			h.works()
 			return
@@ -588,15 +577,15 @@ func (r *Replica) empty() bool {
 // snapshot is needed.
 func (r *Replica) check(ctx context.Context) (refresh bool) {
 	r.mu.Lock()
-	synced, from, missing := r.synced, r.checked, r.missing
+	synced, from, missing, keys := r.synced, r.checked, r.missing, len(r.seqs)+len(r.purged)
 	r.mu.Unlock()
 	if !synced || missing > 0 {
 		return true
 	}
 	least := r.bucket.health.top.Load()
-	s, why, err := r.bucket.since(ctx, r.filters, from)
+	s, why, err := r.bucket.since(ctx, r.filters, from, keys)
 	if err == nil && why == "" && s.UpTo < least && pause(ctx, lagFor) {
-		s, why, err = r.bucket.since(ctx, r.filters, from)
+		s, why, err = r.bucket.since(ctx, r.filters, from, keys)
 	}
 	if err == nil && why == "" && s.UpTo < least {
 		why = behind(s.UpTo, least)

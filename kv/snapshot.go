@@ -96,7 +96,7 @@ func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapsho
 func (b *Bucket) short(ctx context.Context, s Snapshot, missing *missingError) error {
 	err := error(wire.Errorf(wire.Unavailable, "stream %s: a replica answers with less than the leader has (%v)", b.name.Stream(), missing))
 	b.health.doubt()
-	info, infoErr := b.info(ctx, "")
+	info, infoErr := b.info(ctx)
 	unchanged := infoErr == nil && info.State.LastSeq == s.Last // or it may be late
 	if unchanged {
 		err = shortError{err}
@@ -113,7 +113,7 @@ func (b *Bucket) checkAhead(ctx context.Context, s Snapshot) error {
 	if !b.keeps || s.UpTo <= s.Last {
 		return nil
 	}
-	info, err := b.info(ctx, "")
+	info, err := b.info(ctx)
 	if err != nil {
 		return err
 	}
@@ -136,20 +136,16 @@ func (e *missingError) Error() string { return e.why }
 // snapshot makes one attempt; a missingError is that it does not count.
 func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapshot, err error) {
 	var first *jetstream.StreamInfo
-	var keys []string // as subjects
+	var keys []subjects.Key
 	for _, filter := range filters {
-		info, err := b.info(ctx, b.name.Subject(filter))
+		info, below, err := b.list(ctx, filter)
 		if err != nil {
 			return s, err
 		}
 		if first == nil {
 			first = info
 		}
-		for subject := range info.State.Subjects {
-			if _, err := b.keyOf(subjects.Subject(subject)); err == nil { // or nobody can read it
-				keys = append(keys, subject)
-			}
-		}
+		keys = append(keys, below...)
 	}
 	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Last: first.State.LastSeq, Created: first.Created}
 	if n := len(keys); n > 0 && n <= snapshotWhole {
@@ -157,7 +153,7 @@ func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapsh
 	}
 	slices.Sort(keys)
 	for chunk := range slices.Chunk(keys, snapshotChunk) {
-		upTo, err := b.multiLast(ctx, chunk, len(chunk), s.Entries)
+		upTo, err := b.multiLast(ctx, b.subjects(chunk), len(chunk), s.Entries)
 		if err != nil {
 			return s, err
 		}
@@ -182,8 +178,8 @@ func (b *Bucket) subjects(filters []subjects.Key) []string {
 
 // whole reads all keys below the filters as of one moment. The leader has keys,
 // and had written up to s.UpTo.
-func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []string, s *Snapshot) error {
-	upTo, err := b.multiLast(ctx, b.subjects(filters), snapshotWhole+1, s.Entries)
+func (b *Bucket) whole(ctx context.Context, filters, keys []subjects.Key, s *Snapshot) error {
+	entries, upTo, err := b.lastOf(ctx, filters, 0, len(keys))
 	switch {
 	case errors.Is(err, errTooMany):
 		return &missingError{why: "more than " + strconv.Itoa(snapshotWhole) + " keys by now"}
@@ -194,16 +190,12 @@ func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []strin
 	case upTo == nothing:
 		return &missingError{"none of " + strconv.Itoa(len(keys)) + " keys", true}
 	}
-	for _, subject := range keys {
-		key, err := b.keyOf(subjects.Subject(subject))
-		if err != nil {
-			return err
-		}
-		if _, ok := s.Entries[key]; !ok {
+	for _, key := range keys {
+		if _, ok := entries[key]; !ok {
 			return &missingError{"not the key " + string(key), true}
 		}
 	}
-	s.UpTo = upTo
+	s.Entries, s.UpTo = entries, upTo
 	if why := cut(*s); why != "" {
 		return &missingError{why: why}
 	}
@@ -212,11 +204,9 @@ func (b *Bucket) whole(ctx context.Context, filters []subjects.Key, keys []strin
 
 // since reads the keys below the filters that were written after a sequence, as
 // of one moment, from any replica of the stream; missing says why the answer
-// does not count.
-func (b *Bucket) since(ctx context.Context, filters []subjects.Key, after uint64) (s Snapshot, missing string, err error) {
-	s = Snapshot{Entries: map[subjects.Key]Entry{}}
-	req := multiLastRequest{MultiLast: b.subjects(filters), Seq: after + 1, Batch: snapshotWhole + 1, MaxBytes: snapshotPage}
-	s.UpTo, err = b.pages(ctx, req, s.Entries)
+// does not count. keys is how many there are, as far as is known.
+func (b *Bucket) since(ctx context.Context, filters []subjects.Key, after uint64, keys int) (s Snapshot, missing string, err error) {
+	s.Entries, s.UpTo, err = b.lastOf(ctx, filters, after, keys)
 	switch {
 	case errors.Is(err, errTooMany):
 		return s, "many keys", nil

@@ -174,8 +174,8 @@ func TestReadersTakeTurns(t *testing.T) {
 		}
 		before := asked.Load()
 		time.Sleep(time.Second)
-		if n := asked.Load() - before; n == 0 || n > kv.Readers+1 { // and one audit
-			t.Errorf("%d ask at a time, want %d", n, kv.Readers)
+		if n := asked.Load() - before; n == 0 || n > kv.Lanes+1 { // and one audit
+			t.Errorf("%d ask at a time, want %d", n, kv.Lanes)
 		}
 		time.Sleep(time.Minute) // they wait seconds by now between their attempts
 		if n := synced(); n != 0 {

@@ -41,7 +41,7 @@ type Writes struct {
 // Writes reads writes of a context.
 func (h *History) Writes(ctx context.Context, context subjects.Token, q Span) (Writes, error) {
 	var w Writes
-	info, err := h.bucket.info(ctx, "")
+	info, err := h.bucket.info(ctx)
 	if err != nil {
 		return w, err
 	}

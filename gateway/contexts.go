@@ -15,9 +15,10 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
-// namesWithin is how long a hello waits for the list of contexts; later they are
-// announced when it is there.
-const namesWithin = 2 * time.Second
+// namesWithin is how long a hello waits for the list of contexts, for a client creates what
+// it was not told of; later they are announced when it is there. While the fabric is away
+// the node goes on without the list after two seconds.
+const namesWithin = 10 * time.Second
 
 // contexts is what a peer has of contexts.
 type contexts struct {
@@ -303,7 +304,7 @@ func (x *contexts) failed(f *frame, err error) {
 // rightOf is what a request needs.
 func rightOf(kind string) string {
 	switch kind {
-	case "update-context":
+	case "update-context", "create-context":
 		return "update"
 	case "destroy-context":
 		return "destroy"
@@ -357,6 +358,11 @@ func (x *contexts) start(f *creation) {
 	}})
 }
 
+func (x *contexts) startSoon(f *creation) {
+	p := x.p
+	time.AfterFunc(startAgain, func() { p.post(func() { x.start(f) }) })
+}
+
 // created answers a create-context.
 func (x *contexts) created(f *creation, created bool, err error) {
 	name := f.name
@@ -368,9 +374,7 @@ func (x *contexts) created(f *creation, created bool, err error) {
 	switch {
 	case created:
 	case !announced && !x.app.Exists(name) && time.Now().Before(f.until):
-		// It is too new for this node's list of contexts, or has just ended.
-		p := x.p
-		time.AfterFunc(startAgain, func() { p.post(func() { x.start(f) }) })
+		x.startSoon(f) // it is too new for this node's list of contexts, or has just ended
 		return
 	default:
 		x.added(name, "")
@@ -390,8 +394,8 @@ func (x *contexts) created(f *creation, created bool, err error) {
 	c.poll()
 }
 
-// joinExisting joins the second of two creators to the context that there is.
-// What it wanted to create fills what the context lacks.
+// joinExisting joins the second of two creators to the context that there is. Libraries
+// make a creation of an update of a context that they were not told of, so it is one.
 func (x *contexts) joinExisting(f *creation) {
 	p, name := x.p, f.name
 	if x.remembered(name) != nil {
@@ -400,17 +404,21 @@ func (x *contexts) joinExisting(f *creation) {
 	}
 	x.app.Start(node.ContextWrite{
 		Name: name, MustExist: true,
-		Edit: func(now *kv.Value) ([]kv.Edit, error) { return fill(now, f.data), nil },
+		Edit: func(now *kv.Value) ([]kv.Edit, error) { return merged(now, f.data, nil), nil },
 		Done: func(_ node.ContextAck, err error) {
 			p.post(func() {
 				if _, announced := x.names[contextID(name)]; !announced { // its end was told meanwhile
 					x.start(f)
 					return
 				}
-				if err != nil {
-					p.log.Debug("what a second creator adds was not written", slog.String("context", name), slog.Any("error", err))
+				switch {
+				case errors.Is(err, wire.ErrBadName) && time.Now().Before(f.until): // it has ended
+					x.startSoon(f)
+				case err != nil:
+					x.failed(f.frame, err)
+				default:
+					x.join(f.frame, name, true)
 				}
-				x.join(f.frame, name, true)
 			})
 		},
 	})

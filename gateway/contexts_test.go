@@ -117,7 +117,7 @@ func TestCreatingWhatIsThereJoinsIt(t *testing.T) {
 		name := unique("ctx")
 		id := c.create(name, frame{"a": 1})
 		d.announced(name)
-		d.expect(creating(name, frame{"a": 2}), frame{"type": "subscribed-context", "domain": "global", "context_id": id, "data": frame{"a": 1}})
+		d.expect(creating(name, frame{"a": 2}), frame{"type": "subscribed-context", "domain": "global", "context_id": id, "data": frame{"a": 2}})
 		if n := d.count(frame{"type": "context-added", "name": name}); n != 1 {
 			t.Errorf("announced %d times", n)
 		}

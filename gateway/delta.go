@@ -292,13 +292,16 @@ func arrayOn(v *kv.Value, path []string) int {
 	return -1
 }
 
-// fill are the edits that add what an object lacks: the second of two creators
-// overwrites nothing, and loses nothing that nobody else has said.
-func fill(now, data *kv.Value) []kv.Edit {
-	var edits []kv.Edit
+// merged are the edits that put what a second creator says into the object at a path, and
+// leave everything else: it can have meant to replace an object in it, or to set one
+// property of that.
+func merged(now, data *kv.Value, path []string) (edits []kv.Edit) {
 	for _, m := range data.Members() {
-		if now.At([]string{m.Name}) == nil {
-			edits = append(edits, kv.Edit{Path: []string{m.Name}, Value: m.Value})
+		at := append(slices.Clone(path), m.Name)
+		if now.At([]string{m.Name}).IsObject() && m.Value.IsObject() {
+			edits = append(edits, merged(now.At([]string{m.Name}), m.Value, at)...)
+		} else {
+			edits = append(edits, kv.Edit{Path: at, Value: m.Value})
 		}
 	}
 	return edits

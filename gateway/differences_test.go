@@ -327,7 +327,7 @@ func secondCreator(t *testing.T, a, b *gateway.Gateway) {
 	name := unique("ctx")
 	id := c.create(name, frame{"a": 1, "o": frame{"x": 1}})
 	d.announced(name)
-	want := frame{"a": 1, "o": frame{"x": 1}, "b": frame{"y": 1}}
+	want := frame{"a": 2, "o": frame{"x": 1, "z": 1}, "b": frame{"y": 1}}
 	got := d.expect(creating(name, frame{"a": 2, "o": frame{"z": 1}, "b": frame{"y": 1}}), frame{"type": "subscribed-context", "context_id": id})
 	equal(t, "what the second creator gets", got["data"], want)
 	c.await(frame{"type": "context-updated", "context_id": id, "updater_id": d.me})

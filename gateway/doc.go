@@ -73,8 +73,9 @@
 //   - one-name: a client registers a name once.
 //   - own-differences: pushes are the gateway's differences, not foreign deltas.
 //   - no-empty-push: an update that changes nothing is not pushed.
-//   - second-creator: what the second of two creators of a context says is added where
-//     the context lacks it, instead of being dropped.
+//   - second-creator: what the second of two creators of a context says is written,
+//     instead of being dropped: libraries make a creation of the update of a context that
+//     they were not told of yet. Objects in it are merged.
 //   - stream-or-method: streams cannot be called, and methods not subscribed to.
 //   - platform-peer: the platform is one more peer.
 //   - origin-403: a page that may not connect gets 403.

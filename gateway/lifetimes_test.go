@@ -147,6 +147,9 @@ func TestPermissions(t *testing.T) {
 				if !tt.reads {
 					stranger.expect(with(name, "retained", nil), frame{"type": "error", "reason_uri": "global.errors.not_authorized"})
 				}
+				if tt.reads && !tt.writes { // a library creates what it was not told of
+					stranger.fails(creating(name, frame{"c": 1}), "global", "global.errors.not_authorized", write)
+				}
 				creator.expect(about("destroy-context", id), done("global"))
 				if tt.reads {
 					stranger.await(frame{"type": "context-destroyed", "context_id": id})

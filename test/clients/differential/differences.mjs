@@ -297,7 +297,7 @@ export const differences = [
   {
     id: "second-creator",
     reference: "the object of the second creator of a context is dropped",
-    weft: "what the context lacks is added to it",
+    weft: "it is written, as an update",
     places: [
       place("context/create-existing", "late create-context", "late", [{ type: "subscribed-context", holds: { a: 1 } }], [{ type: "subscribed-context", holds: { a: 1, other: 1 } }]),
       place("context/create-existing", "late create-context", "writer", [], [{ type: "context-updated", context_id: "context:C" }]),

@@ -84,6 +84,10 @@ func (j *joiner[Q]) run() {
 		again := j.answer(taken)
 		j.mu.Lock()
 		j.waiting = append(again, j.waiting...)
+		for range min(lanes-j.busy, len(again)) {
+			j.busy++
+			go j.run()
+		}
 		j.mu.Unlock()
 	}
 }
@@ -171,8 +175,8 @@ func (b *Bucket) serveListings(ctx context.Context, taken []*asking[listing]) (a
 		return nil
 	}
 	b.keys.Store(int64(info.State.NumSubjects))
-	if all && uint64(len(info.State.Subjects)) < info.State.NumSubjects {
-		return taken // many were added since: b.keys says so
+	if all && info.State.NumSubjects > maxListing {
+		return taken // many were added since, and the server may not have told all
 	}
 	below := map[string][]subjects.Key{}
 	for subject := range info.State.Subjects {
@@ -227,12 +231,17 @@ func (q *lasts) first() (first string, ok bool) {
 	return wholeOf(q.filters[0])
 }
 
+// joins says whether one request reads both: everything, or what is new.
+func (q *lasts) joins(other *lasts) bool {
+	_, ok := q.first()
+	_, too := other.first()
+	return ok && too && (q.after == 0) == (other.after == 0)
+}
+
 func takeLasts(waiting []*asking[lasts]) (taken, left []*asking[lasts]) {
-	_, joins := waiting[0].q.first()
 	keys := 0
 	for i, a := range waiting {
-		_, ok := a.q.first()
-		if i > 0 && (!joins || !ok || keys+a.q.keys > joinKeys) {
+		if i > 0 && (keys+a.q.keys > joinKeys || !waiting[0].q.joins(&a.q)) {
 			left = append(left, a)
 			continue
 		}

@@ -17,8 +17,14 @@ import (
 	"github.com/weft-fabric/weft/wire"
 )
 
-// maxManifests is how many manifests an app may name; Weft writes one.
-const maxManifests = 16
+const (
+	// maxManifests is how many manifests an app may name; Weft writes one.
+	maxManifests = 16
+	// manifestTries is how often a manifest is asked for, manifestRetry apart, until the
+	// next tick does so again.
+	manifestTries = 3
+	manifestRetry = time.Second
+)
 
 // snapshot applies a valid snapshot: what it holds, and what it lacks.
 func (d *Directory) snapshot(s kv.Snapshot) {
@@ -261,7 +267,22 @@ func (d *Directory) fetchMissing() {
 	}
 }
 
-func (d *Directory) manifest(ctx context.Context, from subjects.Node, hash string) (*wire.Manifest, error) {
+// manifest reads a manifest, and again if it cannot be had: an answer may be late, and who
+// waits for a method should not wait for the next tick.
+func (d *Directory) manifest(ctx context.Context, from subjects.Node, hash string) (m *wire.Manifest, err error) {
+	for try := 1; ; try++ {
+		if m, err = d.readManifest(ctx, from, hash); err == nil || try == manifestTries {
+			return m, err
+		}
+		select {
+		case <-time.After(manifestRetry):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func (d *Directory) readManifest(ctx context.Context, from subjects.Node, hash string) (*wire.Manifest, error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
 	key, err := subjects.ManifestKey(hash)

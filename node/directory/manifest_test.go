@@ -105,6 +105,30 @@ func TestManifestNowhere(t *testing.T) {
 	})
 }
 
+// TestManifestLate: it is asked for again, and not only at the next tick.
+func TestManifestLate(t *testing.T) {
+	inFabric(t, func(t *testing.T, fb *fabric) {
+		a, c := fb.join("a"), fb.client()
+		m := wire.Manifest{Methods: []wire.Method{{Name: "M"}}}
+		data, err := wire.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hash := hashOf(data)
+		key, err := subjects.ManifestKey(hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc := document("r", "bootr", 1)
+		doc.Apps[0].Manifests = []string{hash}
+		answer(t, c, "r", "bootr") // pings, not what it was asked
+		c.write(doc)
+		a.sees(time.Second, "a", "r", "r/app0")
+		c.put(key, m)
+		a.sees(1500*time.Millisecond, "a", "r", "r/app0", "r/app0/M")
+	})
+}
+
 // TestHostileManifests are refused.
 func TestHostileManifests(t *testing.T) {
 	inFabric(t, func(t *testing.T, fb *fabric) {

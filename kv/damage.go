@@ -92,10 +92,10 @@ type health struct {
 	// only what the leader has counts.
 	tail bool
 	// low is since when every answer of the leader has been less than goal, which was seen
-	// before it was asked, lowAt is the newest such answer, and cut the least of them. With
-	// tail, cut is the last sequence that is still what it was.
-	low, lowAt time.Time
-	goal, cut  uint64
+	// before it was asked, and no more than most. lowAt is the newest such answer, and cut
+	// the least of them. With tail, cut is the last sequence that is still what it was.
+	low, lowAt      time.Time
+	goal, most, cut uint64
 	// untraced says that servers do not tell who has answered.
 	untraced bool
 }
@@ -181,17 +181,21 @@ func (h *health) isTail() (cut uint64, tail bool) {
 }
 
 // learnLast notes what the leader has, of which seen had been seen before it was asked.
-// Under load it has less for a moment than who follows it, and so does one that was
-// replaced and does not know it yet: it has lost writes if it does not get there.
+// Under load it has less for a while than who follows it, as long as it has not stored what
+// was agreed on, and so does one that was replaced and does not know it yet. It has lost
+// writes if it does not get there, or no further; one that goes on with other writes is
+// found out by these when it is there.
 func (h *health) learnLast(last, seen uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.tail:
 	case !h.low.IsZero() && last < h.goal && time.Since(h.lowAt) <= 2*tailFor:
-		h.lowAt, h.cut = time.Now(), min(h.cut, last)
+		if h.lowAt, h.cut = time.Now(), min(h.cut, last); last > h.most {
+			h.low, h.most = h.lowAt, last
+		}
 	case last < seen:
-		h.low, h.lowAt, h.goal, h.cut = time.Now(), time.Now(), seen, last
+		h.low, h.lowAt, h.goal, h.most, h.cut = time.Now(), time.Now(), seen, last, last
 	default:
 		h.low = time.Time{}
 	}

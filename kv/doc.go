@@ -155,9 +155,10 @@
 //
 // A node has hundreds of replicas, and an outage makes all of them read, while servers have
 // much to do. So those of a node read at the same moments, each node at others, and at most
-// 8 requests of a kind are under way: what is asked meanwhile waits and then goes together.
-// One request reads contexts that have 900 keys, and one question tells what the leader has
-// of all, unless the bucket has more than 100 keys for each that is asked for.
+// 4 requests of a kind are under way: what is asked meanwhile waits and then goes together.
+// One request reads contexts that have 256 keys, and one question tells what the leader has
+// of all, unless the bucket has more than 100 keys for each that is asked for. Who finds
+// only that an answer is late looks again, up to eight times, before it reads everything.
 // Who could not read tries again after 0.1 to 5 s, and as soon as another could.
 //
 // A server that was frozen, or is cut off, takes itself for the leader for up to twenty
@@ -195,9 +196,9 @@
 // it, and is an alarm until it is written again or proven to be gone. Readers
 // that come later do not have it.
 //
-// A leader that does not reach what was acknowledged, republished or read before it was
-// asked, in any answer to the node for 5 s, has lost its last writes and goes on from
-// what it has; under load it may be late. So do replicas: they take
+// A leader that has less than was acknowledged, republished or read before it was asked,
+// and in no answer to the node more than before for 5 s, has lost its last writes and goes
+// on from what it has; while it gets on it may be late. So do replicas: they take
 // back what is beyond the lowest last sequence that it said, name the keys in the log,
 // take from then on only what the leader itself answers, because NATS does not
 // bring the others in line, and raise an alarm that stays until the node ends. One

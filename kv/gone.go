@@ -52,7 +52,12 @@ func (r *Replica) read(ctx context.Context) error {
 	}
 	for {
 		top, created := r.newest()
-		s, err := r.bucket.Snapshot(ctx, r.filters...)
+		s, err := r.bucket.snapshotOf(ctx, r.filters, func(leader Snapshot) error {
+			if _, tail := r.bucket.health.isTail(); !tail && r.bucket.keeps && leader.Last < top && leader.Created.Equal(created) {
+				return r.bucket.newTailError(leader.Last, top)
+			}
+			return nil
+		})
 		r.judge(err)
 		leader, isLow := s.Last, err == nil && r.bucket.keeps && s.Last < top && s.Created.Equal(created)
 		if t, ok := errors.AsType[*tailError](err); ok {

@@ -17,16 +17,16 @@ import (
 const (
 	// lanes is how many requests of a kind a bucket makes at a time: what more of them ask
 	// a server waits there, for longer than an answer may take.
-	lanes = 8
+	lanes = 4
 	// joinFrom is how many questions about contexts have to wait until the leader is asked
 	// for all keys of the bucket, and listingKeys how many of them it may have for each.
 	joinFrom    = 8
 	listingKeys = 100
 	// maxListing bounds that; the server tells no more than 100,000 at a time.
 	maxListing = 50_000
-	// joinKeys is how many keys are read by one request for several contexts; the server
-	// allows 1,024, and some may be new.
-	joinKeys = 900
+	// joinKeys is how many keys are read by one request for several contexts. The server
+	// writes nothing while it reads them.
+	joinKeys = 256
 )
 
 // joiner puts questions that wait together into one request. Q is a question, which its

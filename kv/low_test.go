@@ -23,6 +23,8 @@ func TestLeaderIsLow(t *testing.T) {
 		"for a moment":                {[]answer{{s, 9, 10}, {s, 9, 10}, {s, 9, 10}}, 0},
 		"all the time":                {[]answer{{s, 9, 10}, {2 * s, 8, 10}, {3 * s, 9, 11}}, 8},
 		"a little late all the time":  {[]answer{{s, 9, 10}, {s, 10, 12}, {s, 12, 14}, {s, 14, 16}, {s, 16, 18}, {s, 18, 20}, {s, 20, 22}}, 0},
+		"it goes on":                  {[]answer{{s, 5, 10}, {3 * s, 6, 10}, {3 * s, 7, 10}, {3 * s, 8, 12}}, 0},
+		"it went on":                  {[]answer{{s, 5, 10}, {3 * s, 6, 10}, {3 * s, 7, 10}, {3 * s, 7, 12}, {3 * s, 6, 12}}, 5},
 		"late, then stuck":            {[]answer{{s, 9, 10}, {s, 10, 12}, {s, 11, 14}, {5 * s, 11, 16}}, 10},
 		"at an end and the other":     {[]answer{{s, 9, 10}, {s, 10, 10}, {9 * s, 9, 12}}, 0},
 		"again after it was not":      {[]answer{{s, 7, 10}, {s, 10, 10}, {s, 9, 12}, {5 * s, 9, 12}}, 9},

@@ -29,8 +29,11 @@ const (
 	// what it has missed, that was made to: each node at other moments.
 	refreshWithin = 100 * time.Millisecond
 	soonWithin    = time.Second
-	refreshRetry  = 100 * time.Millisecond
-	refreshMost   = 5 * time.Second
+	// behindMost is how often in a row a replica looks whose answer is late, a second apart,
+	// before it reads everything.
+	behindMost   = 8
+	refreshRetry = 100 * time.Millisecond
+	refreshMost  = 5 * time.Second
 	// maxBacklog is how many writes wait for a snapshot.
 	maxBacklog = 1024
 	// shortFor is how long a replica may get less than the leader has before that
@@ -77,6 +80,7 @@ type Replica struct {
 	// gone says which of some keys were removed after the sequences that are known of
 	// them, in this creation of the stream; see [Bucket.removed].
 	gone    func(ctx context.Context, keys map[subjects.Key]uint64, created time.Time) ([]subjects.Key, error)
+	behind  int           // how often in a row the answer to a check was late
 	reading chan struct{} // has room while nobody reads; guards what follows
 	short   time.Time     // since when less than the leader has is read
 
@@ -582,14 +586,20 @@ func (r *Replica) check(ctx context.Context) (refresh bool) {
 	if !synced || missing > 0 {
 		return true
 	}
-	least := r.bucket.health.top.Load()
+	least := max(r.bucket.health.top.Load(), from)
 	s, why, err := r.bucket.since(ctx, r.filters, from, keys)
 	if err == nil && why == "" && s.UpTo < least && pause(ctx, lagFor) {
 		s, why, err = r.bucket.since(ctx, r.filters, from, keys)
 	}
+	if err == nil && why == "" && s.UpTo < least && r.behind < behindMost {
+		r.behind++ // everything can be read no sooner than what is new
+		r.look()
+		return false
+	}
 	if err == nil && why == "" && s.UpTo < least {
 		why = behind(s.UpTo, least)
 	}
+	r.behind = 0
 	if err != nil {
 		r.failed(ctx, err)
 		return !errors.Is(err, wire.ErrOffline)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weft-fabric/weft/subjects"
 	"github.com/weft-fabric/weft/wire"
@@ -63,17 +62,36 @@ func (s Snapshot) Tree(context subjects.Token) (t *Tree, whole bool) {
 // returns only what the leader confirms to be complete; see the package
 // documentation.
 func (b *Bucket) Snapshot(ctx context.Context, filters ...subjects.Key) (Snapshot, error) {
+	return b.snapshotOf(ctx, filters, func(Snapshot) error { return nil })
+}
+
+// snapshotOf is Snapshot, which ends before anything is read if counts says that what the
+// leader has does not count.
+func (b *Bucket) snapshotOf(ctx context.Context, filters []subjects.Key, counts func(leader Snapshot) error) (Snapshot, error) {
 	var last error
+	var has *listed
 	for try, others := 0, 0; try < snapshotTries; {
-		s, err := b.snapshot(ctx, filters)
+		if has == nil {
+			var err error
+			if has, err = b.listed(ctx, filters); err != nil {
+				return Snapshot{}, err
+			}
+			if err := counts(has.leader); err != nil {
+				return Snapshot{}, err
+			}
+		}
+		s, err := b.snapshot(ctx, filters, has)
 		short, ok := errors.AsType[*missingError](err)
+		if !ok || !short.late {
+			has = nil // a replica that is late gets there; the leader is ahead by then
+		}
 		switch {
 		case err == nil:
 			if last = b.checkAhead(ctx, s); last == nil {
 				return s, nil
 			}
 		case errors.Is(err, errUnreadable):
-			short = &missingError{why: err.Error(), keys: true}
+			short, has = &missingError{why: err.Error(), keys: true}, nil
 		case !ok:
 			return Snapshot{}, err
 		}
@@ -129,40 +147,53 @@ type missingError struct {
 	// keys says that it has not got some, or cannot read them: to be late does not
 	// explain that, or only for a moment.
 	keys bool
+	// late says that it has not got that far.
+	late bool
 }
 
 func (e *missingError) Error() string { return e.why }
 
-// snapshot makes one attempt; a missingError is that it does not count.
-func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key) (s Snapshot, err error) {
-	var first *jetstream.StreamInfo
-	var keys []subjects.Key
-	for _, filter := range filters {
+// listed is what the leader has below some filters.
+type listed struct {
+	leader Snapshot // without entries
+	keys   []subjects.Key
+}
+
+func (b *Bucket) listed(ctx context.Context, filters []subjects.Key) (*listed, error) {
+	l := &listed{}
+	for i, filter := range filters {
 		info, below, err := b.list(ctx, filter)
 		if err != nil {
-			return s, err
+			return nil, err
 		}
-		if first == nil {
-			first = info
+		if i == 0 {
+			l.leader = Snapshot{UpTo: info.State.LastSeq, Last: info.State.LastSeq, Created: info.Created}
 		}
-		keys = append(keys, below...)
+		l.keys = append(l.keys, below...)
 	}
-	s = Snapshot{Entries: map[subjects.Key]Entry{}, UpTo: first.State.LastSeq, Last: first.State.LastSeq, Created: first.Created}
+	return l, nil
+}
+
+// snapshot makes one attempt to read what the leader has; a missingError is that it does
+// not count.
+func (b *Bucket) snapshot(ctx context.Context, filters []subjects.Key, has *listed) (s Snapshot, err error) {
+	s, keys := has.leader, has.keys
+	s.Entries = map[subjects.Key]Entry{}
 	if n := len(keys); n > 0 && n <= snapshotWhole {
 		return s, b.whole(ctx, filters, keys, &s)
 	}
-	slices.Sort(keys)
+	keys = slices.Sorted(slices.Values(keys))
 	for chunk := range slices.Chunk(keys, snapshotChunk) {
 		upTo, err := b.multiLast(ctx, b.subjects(chunk), len(chunk), s.Entries)
 		if err != nil {
 			return s, err
 		}
 		if upTo < s.UpTo {
-			return s, &missingError{why: behind(upTo, s.UpTo)}
+			return s, &missingError{why: behind(upTo, s.UpTo), late: true}
 		}
 	}
 	if len(s.Entries) < len(keys) {
-		return s, &missingError{strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(keys)) + " keys", true}
+		return s, &missingError{why: strconv.Itoa(len(s.Entries)) + " of " + strconv.Itoa(len(keys)) + " keys", keys: true}
 	}
 	return s, nil
 }
@@ -186,13 +217,13 @@ func (b *Bucket) whole(ctx context.Context, filters, keys []subjects.Key, s *Sna
 	case err != nil:
 		return err
 	case upTo < s.UpTo:
-		return &missingError{why: behind(upTo, s.UpTo)}
+		return &missingError{why: behind(upTo, s.UpTo), late: true}
 	case upTo == nothing:
-		return &missingError{"none of " + strconv.Itoa(len(keys)) + " keys", true}
+		return &missingError{why: "none of " + strconv.Itoa(len(keys)) + " keys", keys: true}
 	}
 	for _, key := range keys {
 		if _, ok := entries[key]; !ok {
-			return &missingError{"not the key " + string(key), true}
+			return &missingError{why: "not the key " + string(key), keys: true}
 		}
 	}
 	s.Entries, s.UpTo = entries, upTo
@@ -214,8 +245,6 @@ func (b *Bucket) since(ctx context.Context, filters []subjects.Key, after uint64
 		return s, "", err
 	case s.UpTo == nothing:
 		return s, "no key at all", nil
-	case s.UpTo < after:
-		return s, behind(s.UpTo, after), nil
 	}
 	return s, cut(s), nil
 }
@@ -394,10 +423,12 @@ func status(m *nats.Msg) string {
 
 // answer reads a stored message that must be one.
 func (b *Bucket) answer(m *nats.Msg) (Entry, error) {
-	switch s := status(m); s {
-	case "":
+	switch s := status(m); {
+	case s == "" && m.Header.Get(hdrSequence) == "": // its headers were lost between servers that do not know each other yet
+		return Entry{}, wire.Errorf(wire.Unavailable, "direct get: an answer of stream %s without headers", b.name.Stream())
+	case s == "":
 		return b.entry(m)
-	case "503":
+	case s == "503":
 		return Entry{}, wire.Errorf(wire.Unavailable, "no replica of stream %s answers", b.name.Stream())
 	default:
 		return Entry{}, wire.Errorf(wire.Unavailable, "direct get: status %s %s", s, m.Header.Get("Description"))

@@ -88,6 +88,52 @@ func TestCheckOfALateServer(t *testing.T) {
 	})
 }
 
+// TestCheckGoesOn: a check whose answers stay late goes on, and does not read everything: that
+// could be read no sooner.
+func TestCheckGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var mute, late atomic.Bool
+		b, _ := behindProxy(t, func(down []byte) []byte {
+			if mute.Load() || late.Load() {
+				down = elsewhere(down)
+			}
+			if late.Load() {
+				down = bytes.Replace(down, []byte("Nats-UpTo-Sequence: 3"), []byte("Nats-UpTo-Sequence: 1"), 1)
+			}
+			return down
+		})
+		tree := kv.NewTree(client)
+		r := b.Replicate([]subjects.Key{subjects.ContextKeys(client)}, true, nil, func(u kv.Update) { tree.Apply(u.Entries, u.Removed) })
+		defer r.Close()
+		other := b.Replicate([]subjects.Key{subjects.ContextKeys(named(1))}, true, nil, func(kv.Update) {})
+		defer other.Close()
+		<-r.Ready()
+		<-other.Ready()
+		putPath(t, b, client, "", `{}`, 0)
+		time.Sleep(12 * time.Second)
+		before := r.Stats()
+		mute.Store(true)
+		putPath(t, b, client, "a", `1`, 0)
+		synctest.Wait()
+		mute.Store(false)
+		putPath(t, b, named(1), "", `{"b":1}`, 0)
+		synctest.Wait()
+		late.Store(true)
+		time.Sleep(10 * time.Second)
+		if got := canonical(t, tree.View()); got != `{}` {
+			t.Fatalf("it was not late: %s", got)
+		}
+		late.Store(false)
+		time.Sleep(2 * time.Second)
+		if got := canonical(t, tree.View()); got != `{"a":1}` {
+			t.Errorf("when it is not late any more: %s", got)
+		}
+		if got := r.Stats(); got.Caught != before.Caught+1 || got.Snapshots != before.Snapshots {
+			t.Errorf("%+v after %+v, want one write caught by a check", got, before)
+		}
+	})
+}
+
 // TestNewLeader: what a former leader did not republish comes within a second, and
 // everything is read again until the next check but one.
 func TestNewLeader(t *testing.T) {

@@ -3,8 +3,10 @@
 package faults_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weft-fabric/weft/test/model"
 )
@@ -101,8 +103,25 @@ func (a *auditor) client(o *op, ops []*op) {
 		if e.value == model.Nothing || a.there(o, e) || a.coalesced(o, e, ops) || a.clientNoticed(o, e) {
 			continue
 		}
-		a.p.add("%s was acknowledged, and %v was never written; %s", o, e.path, a.r.explain(o.context, e.path))
+		a.p.add("%s was acknowledged, and %v was never written; %s%s", o, e.path, a.r.explain(o.context, e.path), a.around(o, e, ops))
 	}
+}
+
+// around are the operations of the same node at the same place at about that time, and
+// the notices of the context.
+func (a *auditor) around(o *op, e change, ops []*op) string {
+	var s strings.Builder
+	for _, other := range ops {
+		if other != o && other.desk == o.desk && other.context == o.context && other.touches(e.path) && other.began < o.ended+time.Minute && other.ended > o.began-time.Minute {
+			fmt.Fprintf(&s, "\n\tof the same node: %s", other)
+		}
+	}
+	for _, n := range a.notices {
+		if n.Context == o.context {
+			fmt.Fprintf(&s, "\n\tnotice: %+v", n)
+		}
+	}
+	return s.String()
 }
 
 // there says whether the record has what an operation wanted at a path.

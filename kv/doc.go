@@ -145,9 +145,9 @@
 // rest of a batch does not come within a second. A write says in Weft-Seen what its writer
 // knew of the context; who has less reads again before it shows that write. A loss is
 // seldom alone: the first that is found makes all replicas of the node ask within a second
-// for what was written since the last time. They do that every 10 s as well (and 1 s after
+// for what was written since the last time. They do that every 5 s as well (and 1 s after
 // they began), which finds a loss that nothing else shows, and when the stream has a new
-// leader, up to what that has; then they also read everything, within the next 10 s.
+// leader, up to what that has; then they also read everything, within the next 5 s.
 // An answer counts that has reached the newest sequence which any replica
 // of the node has seen: a server that was cut off answers before it has caught up.
 // A replica belongs to one creation of the stream: of another it reads everything afresh.

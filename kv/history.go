@@ -424,6 +424,32 @@ func (h *History) Made(ctx context.Context, context subjects.Token, id string, a
 	return made, err
 }
 
+// Touched is what was written to a context after one sequence of the bucket, up to another,
+// also what the bucket has not got any more: what rewrites everything is left out, as
+// compactions and conditional writes do. The error is unavailable until that is recorded.
+func (h *History) Touched(ctx context.Context, context subjects.Token, after, upTo uint64) (list []Record, err error) {
+	if err := h.Await(ctx, upTo); err != nil {
+		return nil, err
+	}
+	s, err := h.span(ctx)
+	if err != nil || s.empty() {
+		return nil, err
+	}
+	from := s.first.at
+	if r, ok, err := h.find(ctx, s, after); err != nil {
+		return nil, err
+	} else if ok {
+		from = r.at
+	}
+	err = h.each(ctx, subjects.ContextKeys(context), from, s.last.at, func(r Record) bool {
+		if r.Seq > after && !r.skipped() && r.Compact == 0 && r.placeAt() == r.Seq {
+			list = append(list, r)
+		}
+		return true
+	})
+	return list, err
+}
+
 // newest reads the newest write of each key below a filter from one sequence of the
 // history to another.
 func (h *History) newest(ctx context.Context, filter subjects.Key, from, to uint64) (map[subjects.Key]Record, error) {

@@ -82,7 +82,7 @@ func TestReadersJoin(t *testing.T) {
 		mute.Store(false)
 		before := caught()
 		requests()
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 		shows("after the check", func(i int) string { return fmt.Sprintf(`{"a":1,"b":%d}`, i) })
 		if got := caught() - before; got != contexts {
 			t.Errorf("the checks caught %d writes, want %d", got, contexts)

@@ -380,7 +380,7 @@ const (
 )
 
 // ChangedSince says who wrote something at, above or below a path after a revision, the
-// writes with an id that is own left out. A context that does not exist was ended by
+// writes with an id that is own left out, unless they have rewritten what others wrote. A context that does not exist was ended by
 // somebody, unless it did not exist at the revision, which is then 0.
 func (t *Tree) ChangedSince(path []string, revision uint64, own func(id string) bool) ChangedBy {
 	if !t.Exists() {
@@ -396,7 +396,8 @@ func (t *Tree) ChangedSince(path []string, revision uint64, own func(id string) 
 	for _, r := range t.registers {
 		n := min(len(r.path), len(path))
 		switch {
-		case r.revision <= revision, !slices.Equal(r.path[:n], path[:n]), own(r.id):
+		case r.revision <= revision, !slices.Equal(r.path[:n], path[:n]):
+		case r.place.at == r.place.seq && own(r.id):
 		case r.place.at == r.place.seq:
 			return Somebody
 		default:

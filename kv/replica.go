@@ -23,7 +23,7 @@ const (
 	// checkEvery is how often a replica looks for what it missed, and checkFirst
 	// when it does so after it began to follow: the interest may have needed a
 	// moment to spread through the cluster.
-	checkEvery = 10 * time.Second
+	checkEvery = 5 * time.Second
 	checkFirst = time.Second
 	// refreshWithin and soonWithin are within what time a replica reads everything, or looks
 	// what it has missed, that was made to: each node at other moments.

@@ -219,7 +219,7 @@ func TestContextConditionalAfterLoss(t *testing.T) {
 					return last.At("n").String()
 				}
 				read()
-				time.Sleep(65 * time.Second) // between two regular checks
+				time.Sleep(63 * time.Second) // between two regular checks
 				missing(h.line("b"), 1)
 				update(t, ann, object{"n": 1})
 				other := update(t, bob, object{"other": 1})
@@ -256,7 +256,7 @@ func TestContextRepublishLost(t *testing.T) {
 		w := watch(t, bob)
 		defer w.Close()
 		wantSeen(t, w, "snapshot")
-		time.Sleep(65 * time.Second) // between two regular checks
+		time.Sleep(63 * time.Second) // between two regular checks
 		missing(h.line("b"), 1)
 		update(t, ann, object{"b": 1})
 		wantSeen(t, w)

@@ -77,7 +77,7 @@ func TestNamesWaitForMeta(t *testing.T) {
 				defer b.stop()
 				ann, bob := a.join("ann"), b.join("bob")
 				l := bob.names()
-				time.Sleep(time.Minute)
+				time.Sleep(62 * time.Second) // between two regular checks
 				b.line.Drop(func(subject string) bool { return subject == lost })
 				ann.create("new", object{}, contexts.Terms{Lifetime: contexts.RefCounted})
 				wantTexts(t, l.texts())

@@ -352,6 +352,29 @@ func TestRestartAndCompaction(t *testing.T) {
 	})
 }
 
+// TestRemoteWinsAfterCompaction: somebody has replaced the object by one that has nothing at a
+// path, as before, and a compaction has taken that away. The history tells.
+func TestRemoteWinsAfterCompaction(t *testing.T) {
+	inPair(t, "", func(t *testing.T, x *pair) {
+		x.ann.set("x", object{"a": 1})
+		want(t, `{"a":1}`, "x", x.bob)
+		x.away()
+		x.ann.journal("x", object{"t": 1})
+		x.bob.set("x", object{"a": 2})
+		for i := range 300 {
+			x.bob.update("x", object{fmt.Sprintf("k%d", i): 1})
+			x.bob.update("x", object{fmt.Sprintf("k%d", i): nil})
+		}
+		time.Sleep(10 * time.Second)
+		if x.b.Stats().Compactions == 0 {
+			t.Error("no compaction")
+		}
+		x.back()
+		want(t, `{"a":2}`, "x", x.ann, x.bob)
+		wantNotices(t, "x.t=1 overwritten", x.ann)
+	})
+}
+
 // A node that has never seen the fabric works, and adds what it has when it does.
 func TestStartAway(t *testing.T) {
 	inPair(t, "", func(t *testing.T, x *pair) {

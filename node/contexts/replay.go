@@ -1,6 +1,7 @@
 package contexts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -90,16 +91,29 @@ func (s *shared) outcome(a *attempt) (made bool, err error) {
 	return s.c.bucket.History().Made(ctx, s.token, a.id, a.after)
 }
 
-// recall finds out what the context was when writes were made that need it: after a
-// restart nobody but the history knows.
+// recall finds out what became of the context since writes were made, where it was
+// rewritten, and what it was then: after a restart nobody but the history knows.
 func (s *shared) recall(batch []*journalled, t *kv.Tree) error {
+	var rewritten []*journalled
+	s.mu.Lock()
+	s.touched = nil
 	for _, k := range batch {
-		s.mu.Lock()
-		needed := k.task != create && k.known && k.was == nil && k.base > 0 && t.Exists() && slices.ContainsFunc(k.edits, func(e kv.Edit) bool {
+		if k.task != create && k.known && k.base > 0 && t.Exists() && slices.ContainsFunc(k.edits, func(e kv.Edit) bool {
 			return t.ChangedSince(e.Path, k.base, s.own) == kv.Values
-		})
-		s.mu.Unlock()
-		if !needed {
+		}) {
+			rewritten = append(rewritten, k)
+		}
+	}
+	s.mu.Unlock()
+	if len(rewritten) == 0 {
+		return nil
+	}
+	first := slices.MinFunc(rewritten, func(a, b *journalled) int { return cmp.Compare(a.base, b.base) })
+	if err := s.recallTouched(first.base, t.Seen()); err != nil {
+		return err
+	}
+	for _, k := range rewritten {
+		if k.was != nil {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(s.c.ctx, replayTimeout)
@@ -116,6 +130,32 @@ func (s *shared) recall(batch []*journalled, t *kv.Tree) error {
 		}
 	}
 	return nil
+}
+
+// recallTouched finds out who has written since a sequence. If the history is late for long
+// the values have to tell.
+func (s *shared) recallTouched(after, upTo uint64) error {
+	ctx, cancel := context.WithTimeout(s.c.ctx, replayTimeout)
+	defer cancel()
+	list, err := s.c.bucket.History().Touched(ctx, s.token, after, upTo)
+	if err != nil {
+		s.c.log.Debug("the history does not tell who has written while the fabric was away", slog.String("context", s.name), slog.Any("error", err))
+		return s.c.away()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range list {
+		if k, ok := list[i].Key.Context(); ok && !k.Meta && !s.own(list[i].WriteID) {
+			s.touched = append(s.touched, touch{list[i].Seq, k.Path})
+		}
+	}
+	return nil
+}
+
+// touch is where somebody else has written.
+type touch struct {
+	seq  uint64
+	path []string
 }
 
 // batch is what of the kept writes is made together: the first that makes or ends the
@@ -297,6 +337,9 @@ func (s *shared) isChanged(k *journalled, e kv.Edit, t *kv.Tree) bool {
 	case kv.Somebody:
 		return true
 	case kv.Values:
+	}
+	if slices.ContainsFunc(s.touched, func(x touch) bool { return x.seq > k.base && related(x.path, e.Path) }) {
+		return true
 	}
 	if k.was == nil {
 		return true // nobody knows any more

@@ -43,6 +43,7 @@ type shared struct {
 	kept     []*journalled
 	attempts []*attempt
 	made     []kv.Edit
+	touched  []touch // of a context that was rewritten, since the first write that is merged
 	retained bool
 	// supposing says that apps get what the context is taken for: it was never read.
 	supposing bool

@@ -164,9 +164,9 @@ func (r *Realm) supervise(leave context.CancelFunc, left <-chan struct{}) {
 		switch {
 		case up && connects != seen:
 			seen, online = connects, true
-			r.directory.Connected(true)
 			r.contexts.Connected(true)
 			r.channels.Connected(true)
+			r.directory.Connected(true) // the last: the node is online when it has read the directory
 		case !up && online:
 			online = false
 			r.setSynced(false, nil)

@@ -58,7 +58,8 @@
 // arrived (kv.Bucket.Fence). Then each path that was written is compared with a snapshot
 // that the leader confirms. If nobody but this node has written at, above or below it since
 // the revision that it was written on, it is written, in the place of what the snapshot
-// has, so that whatever slips in stays on top. Otherwise it is dropped: remote wins, apps
+// has, so that whatever slips in stays on top; of what a compaction has taken away the
+// history tells, or if that is late the values at the path. Otherwise it is dropped: remote wins, apps
 // get the remote value, and one [Overwritten] for the write says what was not made. So ends
 // what cannot be written for another reason. It is kept in the journal until it is
 // dismissed, or 1,000 newer ones have come. Of a context that was not known only what is not

@@ -407,17 +407,7 @@ func (h *History) each(ctx context.Context, filter subjects.Key, from, to uint64
 // one that the bucket has not got any more. That there is none says little where the
 // history has holes.
 func (h *History) Made(ctx context.Context, context subjects.Token, id string, after uint64) (made bool, err error) {
-	s, err := h.span(ctx)
-	if err != nil || s.empty() {
-		return false, err
-	}
-	from := s.first.at
-	if r, ok, err := h.find(ctx, s, after); err != nil {
-		return false, err
-	} else if ok {
-		from = r.at
-	}
-	err = h.each(ctx, subjects.ContextKeys(context), from, s.last.at, func(r Record) bool {
+	err = h.eachSince(ctx, context, after, func(r Record) bool {
 		made = r.WriteID == id
 		return !made
 	})
@@ -431,23 +421,29 @@ func (h *History) Touched(ctx context.Context, context subjects.Token, after, up
 	if err := h.Await(ctx, upTo); err != nil {
 		return nil, err
 	}
-	s, err := h.span(ctx)
-	if err != nil || s.empty() {
-		return nil, err
-	}
-	from := s.first.at
-	if r, ok, err := h.find(ctx, s, after); err != nil {
-		return nil, err
-	} else if ok {
-		from = r.at
-	}
-	err = h.each(ctx, subjects.ContextKeys(context), from, s.last.at, func(r Record) bool {
+	err = h.eachSince(ctx, context, after, func(r Record) bool {
 		if r.Seq > after && !r.skipped() && r.Compact == 0 && r.placeAt() == r.Seq {
 			list = append(list, r)
 		}
 		return true
 	})
 	return list, err
+}
+
+// eachSince calls f for every write of a context that the history has from about a sequence
+// of the bucket on, until f returns false.
+func (h *History) eachSince(ctx context.Context, context subjects.Token, after uint64, f func(Record) bool) error {
+	s, err := h.span(ctx)
+	if err != nil || s.empty() {
+		return err
+	}
+	from := s.first.at
+	if r, ok, err := h.find(ctx, s, after); err != nil {
+		return err
+	} else if ok {
+		from = r.at
+	}
+	return h.each(ctx, subjects.ContextKeys(context), from, s.last.at, f)
 }
 
 // newest reads the newest write of each key below a filter from one sequence of the

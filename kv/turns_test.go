@@ -120,11 +120,13 @@ func TestCheckGoesOn(t *testing.T) {
 		synctest.Wait()
 		late.Store(true)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if got := canonical(t, tree.View()); got != `{}` {
 			t.Fatalf("it was not late: %s", got)
 		}
 		late.Store(false)
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if got := canonical(t, tree.View()); got != `{"a":1}` {
 			t.Errorf("when it is not late any more: %s", got)
 		}

@@ -289,13 +289,16 @@ func (x *contexts) missing(f *frame, id string) {
 }
 
 // failed answers a request with an error of the node.
-func (x *contexts) failed(f *frame, err error) {
+func (x *contexts) failed(f *frame, err error) { x.refused(f, err, rightOf(f.kind)) }
+
+// refused is failed for what needs a right.
+func (x *contexts) refused(f *frame, err error, right string) {
 	e := wire.AsError(err)
 	switch e.Code {
 	case wire.BadName:
 		x.missing(f, plain(string(f.raw("context_id"))))
 	case wire.Denied:
-		x.p.fail(f, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to "+rightOf(f.kind)+" context")
+		x.p.fail(f, f.domain, f.domain+"."+uriNotAuthorized, "Not authorized to "+right+" context")
 	default:
 		x.p.failed(f, err)
 	}
@@ -304,7 +307,7 @@ func (x *contexts) failed(f *frame, err error) {
 // rightOf is what a request needs.
 func rightOf(kind string) string {
 	switch kind {
-	case "update-context", "create-context":
+	case "update-context":
 		return "update"
 	case "destroy-context":
 		return "destroy"
@@ -415,7 +418,7 @@ func (x *contexts) joinExisting(f *creation) {
 				case errors.Is(err, wire.ErrBadName) && time.Now().Before(f.until): // it has ended
 					x.startSoon(f)
 				case err != nil:
-					x.failed(f.frame, err)
+					x.refused(f.frame, err, "update")
 				default:
 					x.join(f.frame, name, true)
 				}

@@ -361,6 +361,7 @@ func (x *contexts) start(f *creation) {
 	}})
 }
 
+// startSoon is start in a moment: what is there, or was, is not known here yet.
 func (x *contexts) startSoon(f *creation) {
 	p := x.p
 	time.AfterFunc(startAgain, func() { p.post(func() { x.start(f) }) })

@@ -253,8 +253,8 @@
 // and carried on by the machine's monotonic clock, so that a wall clock that
 // is wrong or jumps changes nothing.
 //
-// A Bucket is safe for concurrent use; it holds no goroutine and needs no
-// Close. Followers end by [Link.Unsubscribe]. A Replica has a goroutine, and is
+// A Bucket is safe for concurrent use and needs no Close: the goroutines that make
+// joined requests (join.go) end when nobody waits for an answer. Followers end by [Link.Unsubscribe]. A Replica has a goroutine, and is
 // closed by who made it; it may be used from several. A Tree is for one goroutine
 // at a time, a Value never changes. To test with it: provision an
 // in-process server (package node/embedded) in a testing/synctest bubble.

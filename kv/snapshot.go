@@ -83,7 +83,7 @@ func (b *Bucket) snapshotOf(ctx context.Context, filters []subjects.Key, counts 
 		s, err := b.snapshot(ctx, filters, has)
 		short, ok := errors.AsType[*missingError](err)
 		if !ok || !short.late {
-			has = nil // a replica that is late gets there; the leader is ahead by then
+			has = nil // only one that is late is asked for the same again: the leader is ahead by then
 		}
 		switch {
 		case err == nil:
@@ -91,7 +91,7 @@ func (b *Bucket) snapshotOf(ctx context.Context, filters []subjects.Key, counts 
 				return s, nil
 			}
 		case errors.Is(err, errUnreadable):
-			short, has = &missingError{why: err.Error(), keys: true}, nil
+			short = &missingError{why: err.Error(), keys: true}
 		case !ok:
 			return Snapshot{}, err
 		}

@@ -61,6 +61,20 @@ func (x *pair) merged() {
 	time.Sleep(time.Second)
 }
 
+// compact writes to x on the node that is not away until it is compacted, and leaves it as
+// it was.
+func (x *pair) compact() {
+	x.t.Helper()
+	for i := range 300 {
+		x.bob.update("x", object{fmt.Sprintf("k%d", i): 1})
+		x.bob.update("x", object{fmt.Sprintf("k%d", i): nil})
+	}
+	time.Sleep(10 * time.Second)
+	if x.b.Stats().Compactions == 0 {
+		x.t.Error("no compaction")
+	}
+}
+
 // journal is an update that has to be journalled at once.
 func (a *app) journal(name string, v any) contexts.Ack {
 	a.t.Helper()
@@ -271,14 +285,7 @@ func TestLandedBeforeTheCut(t *testing.T) {
 					x.bob.update("x", object{"a": 9})
 					final, notices = `{"a":9,"b":4}`, "x.a=3 overwritten"
 				case "compacted":
-					for i := range 300 {
-						x.bob.update("x", object{fmt.Sprintf("k%d", i): 1})
-						x.bob.update("x", object{fmt.Sprintf("k%d", i): nil})
-					}
-					time.Sleep(5 * time.Second)
-					if x.b.Stats().Compactions == 0 {
-						t.Error("no compaction")
-					}
+					x.compact()
 				}
 				x.back()
 				want(t, final, "x", x.ann, x.amy, x.bob)
@@ -361,14 +368,7 @@ func TestRemoteWinsAfterCompaction(t *testing.T) {
 		x.away()
 		x.ann.journal("x", object{"t": 1})
 		x.bob.set("x", object{"a": 2})
-		for i := range 300 {
-			x.bob.update("x", object{fmt.Sprintf("k%d", i): 1})
-			x.bob.update("x", object{fmt.Sprintf("k%d", i): nil})
-		}
-		time.Sleep(10 * time.Second)
-		if x.b.Stats().Compactions == 0 {
-			t.Error("no compaction")
-		}
+		x.compact()
 		x.back()
 		want(t, `{"a":2}`, "x", x.ann, x.bob)
 		wantNotices(t, "x.t=1 overwritten", x.ann)
